@@ -1,0 +1,205 @@
+//! May this charge grow now?
+//!
+//! A store asks before every growth. What is admitted is a *grant*: the store may allocate that many bytes before it
+//! looks again. A grant is not a reservation: the target's own tasks can take the memory meanwhile, so grants are
+//! small against the headroom, and both the reserve and a margin stay free.
+
+use crate::{
+    Bytes,
+    sample::{Bound, Headroom, Sample},
+};
+
+/// Headroom that no growth through a mount touches: what the kernel charges beside the pages (index nodes, inodes,
+/// dentries, the store's heap), and per-CPU charge batches of up to 64 pages.
+pub const MARGIN: Bytes = Bytes::mib(1);
+
+/// Memory of the machine that no growth touches, so that a target without a limit cannot bring the whole system to
+/// its OOM killer.
+pub const MACHINE_MARGIN: Bytes = Bytes::mib(32);
+
+/// Headroom below which even looking up a name is refused: it makes a dentry and perhaps an inode, and a charge that
+/// fails there would have the kernel kill a process of the target.
+pub const LOOKUP_FLOOR: Bytes = Bytes::kib(256);
+
+/// The largest grant beyond what was asked for. Within it writes do not look at the target.
+pub const GRANT_CHUNK: Bytes = Bytes::kib(64);
+
+/// A grant beyond what was asked for takes at most one part in this many of the headroom.
+pub const GRANT_SHARE: u64 = 8;
+
+/// The default reserve takes at most one part in this many of the smallest limit.
+const RESERVE_SHARE: u64 = 16;
+
+/// The default reserve's upper end.
+const RESERVE_MAX: Bytes = Bytes::mib(16);
+
+/// The reserve of a mount that names none: 16 MiB, or a sixteenth of the smallest limit if that is less.
+pub fn default_reserve(smallest_limit: Option<Bytes>) -> Bytes {
+    smallest_limit.map_or(RESERVE_MAX, |limit| Bytes(limit.0 / RESERVE_SHARE).page_floor().min(RESERVE_MAX))
+}
+
+/// What a mount may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// The mount's cap on the bytes in files.
+    pub cap: Option<Bytes>,
+    /// What must stay free for the target's own tasks; `None`: [`default_reserve`].
+    pub reserve: Option<Bytes>,
+}
+
+/// What a mount has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Bytes in files.
+    pub used: Bytes,
+    /// Bytes that were granted and are not allocated yet: the sample does not show them.
+    pub outstanding: Bytes,
+}
+
+/// A charge that was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it would have run into.
+    pub bound: Bound,
+    /// How many bytes are missing there.
+    pub missing: Bytes,
+}
+
+/// What could be granted now: the least of what the cap and the headroom leave. This is what status shows as
+/// headroom and `df` as available.
+pub fn grantable(sample: &Sample, standing: Standing, budget: Budget) -> Headroom {
+    let reserve = budget.reserve.unwrap_or_else(|| default_reserve(sample.smallest_limit()));
+    let room = sample.headroom(MACHINE_MARGIN);
+    let room = Headroom {
+        bytes: room.bytes.minus(reserve).minus(MARGIN).minus(standing.outstanding).page_floor(),
+        bound: room.bound,
+    };
+    match budget.cap.map(|cap| cap.minus(standing.used).minus(standing.outstanding).page_floor()) {
+        Some(bytes) if bytes <= room.bytes => Headroom { bytes, bound: Bound::Cap },
+        _ => room,
+    }
+}
+
+/// Decides on `need` bytes of file pages (whole pages). Returns the grant: `need`, and a bit more where the headroom
+/// is large.
+pub fn admit(need: Bytes, sample: &Sample, standing: Standing, budget: Budget) -> Result<Bytes, Refusal> {
+    let room = grantable(sample, standing, budget);
+    if need > room.bytes {
+        return Err(Refusal { bound: room.bound, missing: need.minus(room.bytes) });
+    }
+    let extra = GRANT_CHUNK.min(Bytes(room.bytes.0 / GRANT_SHARE)).page_floor();
+    Ok(need.max(extra))
+}
+
+/// Decides on an operation that makes metadata (an inode, a dentry, an attribute): it needs the margin, and leaves
+/// the reserve alone.
+pub fn admit_metadata(sample: &Sample, standing: Standing, budget: Budget) -> Result<(), Refusal> {
+    let reserve = budget.reserve.unwrap_or_else(|| default_reserve(sample.smallest_limit()));
+    let needed = MARGIN.plus(reserve).plus(standing.outstanding);
+    above(sample, needed)
+}
+
+/// Decides on an operation that only finds what exists: it may use the reserve, down to [`LOOKUP_FLOOR`].
+pub fn admit_lookup(sample: &Sample) -> Result<(), Refusal> {
+    above(sample, LOOKUP_FLOOR)
+}
+
+fn above(sample: &Sample, needed: Bytes) -> Result<(), Refusal> {
+    let room = sample.headroom(Bytes(0));
+    if room.bytes >= needed {
+        Ok(())
+    } else {
+        Err(Refusal { bound: room.bound, missing: needed.minus(room.bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        PAGE_SIZE,
+        sample::{LevelSample, LimitFile},
+    };
+
+    const MAX0: Bound = Bound::Level { index: 0, file: LimitFile::Max };
+
+    fn target(current: Bytes, max: Bytes) -> Sample {
+        Sample { levels: vec![LevelSample { current, max: Some(max), high: None }], available: Bytes::mib(4096) }
+    }
+
+    #[test]
+    fn a_small_target_leaves_room_for_its_own_tasks() {
+        for (limit, reserve) in [(None, 16 << 20), (Some(Bytes::mib(10)), 640 << 10), (Some(Bytes::mib(4096)), 16 << 20)] {
+            assert_eq!(default_reserve(limit), Bytes(reserve));
+        }
+    }
+
+    #[test]
+    fn r12_one_mib_fits_in_a_target_of_ten_and_eleven_do_not() {
+        let sample = target(Bytes::mib(3), Bytes::mib(10));
+        let budget = Budget { cap: None, reserve: None };
+        assert!(admit(Bytes::mib(1), &sample, Standing::default(), budget).is_ok());
+        let refusal = admit(Bytes::mib(11), &sample, Standing::default(), budget).unwrap_err();
+        assert_eq!(refusal.bound, MAX0);
+        assert_eq!(refusal.missing, Bytes::mib(11).minus(Bytes::mib(7).minus(MARGIN).minus(Bytes::kib(640))));
+    }
+
+    #[test]
+    fn r19_the_cap_and_the_cgroup_s_limit_are_told_apart() {
+        let sample = target(Bytes::mib(3), Bytes::mib(100));
+        let budget = Budget { cap: Some(Bytes::mib(8)), reserve: None };
+        let standing = Standing { used: Bytes::mib(8), outstanding: Bytes(0) };
+        let refusal = admit(Bytes(PAGE_SIZE), &sample, standing, budget).unwrap_err();
+        assert_eq!(refusal, Refusal { bound: Bound::Cap, missing: Bytes(PAGE_SIZE) });
+        assert!(admit_metadata(&sample, standing, budget).is_ok(), "metadata is not under the cap");
+    }
+
+    #[test]
+    fn finding_a_name_may_use_the_reserve() {
+        let sample = target(Bytes::mib(99), Bytes::mib(100));
+        let budget = Budget { cap: None, reserve: Some(Bytes::mib(2)) };
+        assert!(admit_metadata(&sample, Standing::default(), budget).is_err());
+        assert!(admit_lookup(&sample).is_ok());
+        assert!(admit_lookup(&target(Bytes::mib(100), Bytes::mib(100))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_grant_never_touches_reserve_margin_or_cap(
+            current in 0u64..1 << 34, max in 0u64..1 << 34, available in 0u64..1 << 34, need in 1u64..1 << 20,
+            used in 0u64..1 << 34, outstanding in 0u64..1 << 24, cap in proptest::option::of(0u64..1 << 34),
+            reserve in proptest::option::of(0u64..1 << 30),
+        ) {
+            let sample = Sample {
+                levels: vec![LevelSample { current: Bytes(current), max: Some(Bytes(max)), high: None }],
+                available: Bytes(available),
+            };
+            let need = Bytes(need * PAGE_SIZE);
+            let standing = Standing { used: Bytes(used), outstanding: Bytes(outstanding) };
+            let budget = Budget { cap: cap.map(Bytes), reserve: reserve.map(Bytes) };
+            if let Ok(grant) = admit(need, &sample, standing, budget) {
+                prop_assert!(grant >= need);
+                prop_assert_eq!(grant.0 % PAGE_SIZE, 0);
+                let kept = budget.reserve.unwrap_or_else(|| default_reserve(Some(Bytes(max))));
+                prop_assert!(current + outstanding + grant.0 + kept.0 + MARGIN.0 <= max);
+                prop_assert!(outstanding + grant.0 + MACHINE_MARGIN.0 <= available);
+                if let Some(cap) = cap {
+                    prop_assert!(used + outstanding + grant.0 <= cap);
+                }
+                prop_assert!(grant == need || grant.0 <= (max - current) / GRANT_SHARE);
+            }
+        }
+
+        #[test]
+        fn less_room_never_grants_more(
+            current in 0u64..1 << 30, more in 0u64..1 << 24, max in 0u64..1 << 30, need in 1u64..1 << 12,
+        ) {
+            let budget = Budget { cap: None, reserve: None };
+            let need = Bytes(need * PAGE_SIZE);
+            let grant = |current| admit(need, &target(Bytes(current), Bytes(max)), Standing::default(), budget).ok();
+            prop_assert!(grant(current + more) <= grant(current));
+        }
+    }
+}
