@@ -126,12 +126,17 @@ mod tests {
     const MAX0: Bound = Bound::Level { index: 0, file: LimitFile::Max };
 
     fn target(current: Bytes, max: Bytes) -> Sample {
-        Sample { levels: vec![LevelSample { current, max: Some(max), high: None }], available: Bytes::mib(4096) }
+        Sample {
+            levels: vec![LevelSample { current, max: Some(max), high: None }],
+            available: Bytes::mib(4096),
+        }
     }
 
     #[test]
     fn a_small_target_leaves_room_for_its_own_tasks() {
-        for (limit, reserve) in [(None, 16 << 20), (Some(Bytes::mib(10)), 640 << 10), (Some(Bytes::mib(4096)), 16 << 20)] {
+        for (limit, reserve) in
+            [(None, 16 << 20), (Some(Bytes::mib(10)), 640 << 10), (Some(Bytes::mib(4096)), 16 << 20)]
+        {
             assert_eq!(default_reserve(limit), Bytes(reserve));
         }
     }

@@ -93,7 +93,9 @@ mod tests {
 
     #[test]
     fn sizes_are_binary() {
-        for (text, bytes) in [("0", 0), ("1", 1), ("4K", 4096), ("16M", 16 << 20), ("2G", 2 << 30), ("1T", 1 << 40)] {
+        for (text, bytes) in
+            [("0", 0), ("1", 1), ("4K", 4096), ("16M", 16 << 20), ("2G", 2 << 30), ("1T", 1 << 40)]
+        {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
         }
     }

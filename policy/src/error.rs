@@ -4,7 +4,9 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// Not a byte count.
-    #[error("`{0}` is not a size; give bytes, or a number with K, M, G or T (powers of 1024), such as \"512M\"")]
+    #[error(
+        "`{0}` is not a size; give bytes, or a number with K, M, G or T (powers of 1024), such as \"512M\""
+    )]
     Size(String),
     /// A percentage outside 1 to 100.
     #[error("`{0}` is not a share of the target's limit; give \"1%\" to \"100%\"")]

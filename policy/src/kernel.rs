@@ -46,7 +46,9 @@ mod tests {
 
     #[test]
     fn releases() {
-        for (release, major, minor) in [("6.12.9-amd64", 6, 12), ("6.9", 6, 9), ("6.9-rc1", 6, 9), ("5.10.0-30-cloud", 5, 10)] {
+        for (release, major, minor) in
+            [("6.12.9-amd64", 6, 12), ("6.9", 6, 9), ("6.9-rc1", 6, 9), ("5.10.0-30-cloud", 5, 10)]
+        {
             assert_eq!(release.parse(), Ok(KernelVersion { major, minor }), "{release}");
         }
         for bad in ["", "6", "x.y", "linux 6.1"] {

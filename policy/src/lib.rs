@@ -18,7 +18,9 @@ mod time;
 pub use bytes::{Bytes, PAGE_SIZE, pages_end};
 pub use error::PolicyError;
 pub use kernel::{KernelVersion, MIN_KERNEL};
-pub use mount::{KillPolicy, KillScope, KillVictim, MountOption, MountPolicy, OnFull, SizeCap, Sparse, check_options};
+pub use mount::{
+    KillPolicy, KillScope, KillVictim, MountOption, MountPolicy, OnFull, SizeCap, Sparse, check_options,
+};
 pub use mountpoint::{UNSAFE_MOUNT_POINTS, is_unsafe_mount_point};
 pub use name::MountName;
 pub use target::Target;

@@ -137,9 +137,8 @@ impl SizeCap {
     pub fn resolve(self, limit: Option<Bytes>) -> Option<Bytes> {
         match self {
             Self::Bytes(bytes) => Some(bytes.page_ceil()),
-            Self::Percent(percent) => {
-                limit.map(|limit| Bytes((u128::from(limit.0) * u128::from(percent) / 100) as u64).page_floor())
-            }
+            Self::Percent(percent) => limit
+                .map(|limit| Bytes((u128::from(limit.0) * u128::from(percent) / 100) as u64).page_floor()),
         }
     }
 }

@@ -45,7 +45,9 @@ impl FromStr for MountName {
         let rest_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         match text.as_bytes() {
             [first, rest @ ..]
-                if first.is_ascii_alphanumeric() && rest.len() < MAX_LEN && rest.iter().all(|b| rest_ok(*b)) =>
+                if first.is_ascii_alphanumeric()
+                    && rest.len() < MAX_LEN
+                    && rest.iter().all(|b| rest_ok(*b)) =>
             {
                 Ok(Self(text.to_owned()))
             }
@@ -90,7 +92,9 @@ mod tests {
 
     #[test]
     fn bus_escape_is_systemd_s() -> Result<(), PolicyError> {
-        for (name, escaped) in [("models", "models"), ("a-b", "a_2db"), ("a_b", "a_5fb"), ("0a", "_30a"), ("a0", "a0")] {
+        for (name, escaped) in
+            [("models", "models"), ("a-b", "a_2db"), ("a_b", "a_5fb"), ("0a", "_30a"), ("a0", "a0")]
+        {
             assert_eq!(name.parse::<MountName>()?.bus_escaped(), escaped);
         }
         Ok(())

@@ -44,7 +44,7 @@ pub enum LimitFile {
 pub enum Bound {
     /// The mount's own cap.
     Cap,
-    /// A limit of the cgroup at this place in the sample (0 is the store's own cgroup, then its ancestors upwards).
+    /// A limit of the cgroup at this place in the sample.
     Level {
         /// The place in [`Sample::levels`].
         index: usize,
@@ -58,7 +58,8 @@ pub enum Bound {
 /// The store's cgroup and all its ancestors at one moment, and the machine's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The store's own cgroup first, then its ancestors up to, not including, the root.
+    /// The store's own cgroup first, then its ancestors up to, not including, the root; those without the memory
+    /// controller are left out.
     pub levels: Vec<LevelSample>,
     /// `MemAvailable` of `/proc/meminfo`.
     pub available: Bytes,
@@ -118,7 +119,12 @@ mod tests {
         for (levels, available, bytes, bound) in [
             (vec![], 7, 7, Bound::Machine),
             (vec![level(1, None, None)], 7, 7, Bound::Machine),
-            (vec![level(1, None, None), level(4, Some(20), Some(10)), level(5, Some(100), None)], 99, 6, high),
+            (
+                vec![level(1, None, None), level(4, Some(20), Some(10)), level(5, Some(100), None)],
+                99,
+                6,
+                high,
+            ),
             (vec![level(1, None, None), level(4, Some(20), None), level(15, Some(20), None)], 99, 5, max),
             (vec![level(1, None, None), level(4, Some(20), None), level(30, Some(20), None)], 99, 0, max),
         ] {

@@ -128,7 +128,19 @@ mod tests {
 
     #[test]
     fn what_cannot_pay_is_refused() {
-        for bad in ["", "/", "/sys/fs/cgroup", "/a/../b", "/a//b", "models", "x.mount", "-.slice", "a--b.slice", ".service", "ä.slice"] {
+        for bad in [
+            "",
+            "/",
+            "/sys/fs/cgroup",
+            "/a/../b",
+            "/a//b",
+            "models",
+            "x.mount",
+            "-.slice",
+            "a--b.slice",
+            ".service",
+            "ä.slice",
+        ] {
             assert!(matches!(bad.parse::<Target>(), Err(PolicyError::Target(..))), "{bad}");
         }
     }

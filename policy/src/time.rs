@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_span_is_refused() {
-        for text in ["", " ", "ms", "5 parsecs", "1.5s", "-1s", "99999999999999999999", "5s,", "9999999999999999d"] {
+        for text in
+            ["", " ", "ms", "5 parsecs", "1.5s", "-1s", "99999999999999999999", "5s,", "9999999999999999d"]
+        {
             assert_eq!(parse_duration(text), Err(PolicyError::Duration(text.into())), "{text}");
         }
     }
