@@ -9,6 +9,7 @@ mod error;
 mod kernel;
 pub mod link;
 mod mount;
+pub mod mountinfo;
 mod mountpoint;
 mod name;
 pub mod sample;

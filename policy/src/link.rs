@@ -78,8 +78,8 @@ pub struct MountRecord {
     pub policy: MountPolicy,
     /// Where the mount really is (symlinks in `policy.place` resolved).
     pub mounted_on: String,
-    /// Whether the mount point was made for this mount, and so is removed with it.
-    pub made_mount_point: bool,
+    /// The directories that were made for the mount point, outermost first; they are removed with the mount.
+    pub made_directories: Vec<String>,
     /// The cgroup of the store below the cgroup root.
     pub leaf: String,
     /// Whether that cgroup was made by memcharged (a raw target), and so is removed with the mount.
@@ -122,7 +122,7 @@ mod tests {
         let record = MountRecord {
             policy: MountPolicy::new(name, "/run/shared/models".into(), target),
             mounted_on: "/run/shared/models".into(),
-            made_mount_point: true,
+            made_directories: vec!["/run/shared".into(), "/run/shared/models".into()],
             leaf: "/models.slice/memcharge-store-models.service".into(),
             made_leaf: false,
             target_path: "/models.slice".into(),

@@ -1,3 +1,48 @@
-//! Being built.
+//! memcharge-store: serves one mount from inside its target's cgroup, so that the target pays for every page.
+//!
+//! One process per mount, started by memcharged through systemd. It owns almost no state: the files are in a private
+//! tmpfs that no path leads to, and this program translates FUSE requests into system calls on it.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod backing;
+mod buffers;
+mod control;
+mod end;
+mod error;
+mod fs;
+mod fuse;
+mod gate;
+mod handle;
+mod handover;
+mod inodes;
+mod memory;
+mod serve;
+
+use error::StoreError;
+
+#[global_allocator]
+static ALLOCATOR: memory::Prefaulting = memory::Prefaulting;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("memcharge-store: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), StoreError> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["serve", name] => serve::serve(&name.parse()?),
+        ["end", name] => end::end(&name.parse()?),
+        ["--version"] => {
+            println!("memcharge-store {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        _ => Err(StoreError::Usage),
+    }
+}

@@ -1,0 +1,104 @@
+//! The backing tmpfs: detached, so that no path leads to it, and with a size that this store pins.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use memcharge_policy::{Bytes, PAGE_SIZE};
+use rustix::{
+    fs::{FallocateFlags, Mode, OFlags},
+    io::Errno,
+    mount::FsPickFlags,
+};
+
+use crate::error::{StoreError, io};
+
+/// The ballast: one page that is always in use, since tmpfs takes a size of 0 for "unlimited".
+pub(crate) const BALLAST: Bytes = Bytes(PAGE_SIZE);
+
+/// The inode of the ballast, which no client sees.
+const BALLAST_INODES: u64 = 1;
+
+/// The backing tmpfs.
+pub(crate) struct Backing {
+    /// Keeps the file system alive.
+    _mount: OwnedFd,
+    root: OwnedFd,
+    /// A configuration context that is used for every change of the size.
+    context: OwnedFd,
+    _ballast: OwnedFd,
+}
+
+/// What the backing tmpfs holds, without the ballast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Bytes in files.
+    pub(crate) used: Bytes,
+    /// Inodes in use, the root directory included.
+    pub(crate) inodes_used: u64,
+    /// The inode cap.
+    pub(crate) inodes_max: u64,
+}
+
+impl Backing {
+    /// Takes over the file system by its mount and its root directory, and puts the ballast in.
+    pub(crate) fn new(mount: OwnedFd, root: OwnedFd) -> Result<Self, StoreError> {
+        let context =
+            rustix::mount::fspick(&mount, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)
+                .map_err(io("open the configuration of the backing tmpfs"))?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let ballast =
+            rustix::fs::openat(&root, ".", flags, Mode::RUSR).map_err(io("make the ballast file"))?;
+        rustix::fs::fallocate(&ballast, FallocateFlags::empty(), 0, BALLAST.0)
+            .map_err(io("fill the ballast file"))?;
+        Ok(Self { _mount: mount, root, context, _ballast: ballast })
+    }
+
+    /// The root directory.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Reads what is in use now.
+    pub(crate) fn usage(&self) -> Result<Usage, Errno> {
+        let stat = rustix::fs::fstatfs(&self.root)?;
+        let blocks = (stat.f_blocks as u64).saturating_sub(stat.f_bfree as u64);
+        let files = stat.f_files as u64;
+        Ok(Usage {
+            used: Bytes(blocks * PAGE_SIZE).minus(BALLAST),
+            inodes_used: files.saturating_sub(stat.f_ffree as u64 + BALLAST_INODES),
+            inodes_max: files.saturating_sub(BALLAST_INODES),
+        })
+    }
+
+    /// Sets how much the files may hold. EINVAL: they hold more already.
+    pub(crate) fn set_size(&self, bytes: Bytes) -> Result<(), Errno> {
+        let size = bytes.page_ceil().plus(BALLAST).0;
+        rustix::mount::fsconfig_set_string(&self.context, "size", decimal(size, &mut [0; 20]))?;
+        rustix::mount::fsconfig_reconfigure(&self.context)
+    }
+}
+
+/// `number` in decimal digits, without an allocation.
+fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &str {
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    std::str::from_utf8(&buffer[at..]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals() {
+        for number in [0, 7, 10, 4096, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; 20]), number.to_string());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Reading directories.
+//!
+//! Each opened directory keeps a descriptor of its own, since tmpfs remembers there where a directory ended when it
+//! was opened: without that, a reader that renames what it reads would never come to an end.
+
+use std::{
+    ffi::OsStr,
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{FileType, RawDir, SeekFrom},
+    io::Errno,
+};
+
+use super::Fs;
+
+/// What is read from the backing at once, in bytes.
+const BATCH: usize = 4096;
+
+/// A directory that a client has open.
+pub(super) struct OpenDir {
+    /// Locked while it is read: the position belongs to the description.
+    fd: Mutex<OwnedFd>,
+}
+
+/// Handles count up from 1; 0 is never given out.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl Fs {
+    /// Opens a directory. Returns its handle.
+    pub(crate) fn opendir(&self, ino: u64) -> Result<u64, Errno> {
+        self.gate.lookup()?;
+        let fd = self.inodes.dir_fd(&self.backing, ino)?;
+        let handle = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.open_dirs().insert(handle, Arc::new(OpenDir { fd: Mutex::new(fd) }));
+        Ok(handle)
+    }
+
+    /// Passes entries to `add` (inode, cookie of the next entry, type, name) from the cookie `offset` on, until `add`
+    /// returns `true` (full) or the directory ends.
+    pub(crate) fn readdir(
+        &self,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        mut add: impl FnMut(u64, u64, FileType, &OsStr) -> bool,
+    ) -> Result<(), Errno> {
+        let known = self.open_dirs().get(&handle).map(Arc::clone);
+        let dir = match known {
+            Some(dir) => dir,
+            None => Arc::new(OpenDir { fd: Mutex::new(self.inodes.dir_fd(&self.backing, ino)?) }),
+        };
+        let fd = dir.fd.lock().unwrap_or_else(PoisonError::into_inner);
+        rustix::fs::seek(&*fd, SeekFrom::Start(offset))?;
+        let mut buffer = [MaybeUninit::uninit(); BATCH];
+        let mut entries = RawDir::new(&*fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if add(entry.ino(), entry.next_entry_cookie(), entry.file_type(), name) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A client has closed a directory.
+    pub(crate) fn releasedir(&self, handle: u64) {
+        let closed = self.open_dirs().remove(&handle);
+        drop(closed);
+    }
+
+    fn open_dirs(&self) -> MutexGuard<'_, std::collections::BTreeMap<u64, Arc<OpenDir>>> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
