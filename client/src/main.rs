@@ -1,3 +1,32 @@
-//! Being built.
+//! memchargectl: asks memcharged over the system bus, and prints what it answers.
 
-fn main() {}
+mod bus;
+mod cli;
+mod error;
+mod json;
+mod output;
+mod properties;
+mod settings;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{cli::Cli, error::ClientError};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return ExitCode::from(cli::print_refusal(&refusal)),
+    };
+    let result = match verbs::run(cli).await {
+        Ok(report) => output::print(&report.text).map(|()| report.code),
+        Err(error) => Err(error),
+    };
+    ExitCode::from(result.unwrap_or_else(|error: ClientError| {
+        output::complain(&error.to_string());
+        error.exit_code()
+    }))
+}

@@ -1,0 +1,239 @@
+//! Proxy of `org.memcharge.Memcharge1.Mount`: generated from `xml/org.memcharge.Memcharge1.Mount.xml` by `cargo xtask codegen`, not to be edited.
+
+use zbus::proxy;
+
+/// The properties of `org.memcharge.Memcharge1.Mount`, in the order of the contract.
+pub const PROPERTIES: [&str; 32] = [
+    "Name",
+    "Where",
+    "Backend",
+    "Target",
+    "TargetId",
+    "OnFull",
+    "Sparse",
+    "Reserve",
+    "SizeMax",
+    "InodesMax",
+    "InodesUsed",
+    "Mode",
+    "Uid",
+    "Gid",
+    "Options",
+    "Reclaim",
+    "DeadlineUSec",
+    "KillVictim",
+    "KillScope",
+    "KillProtect",
+    "KillCooldownUSec",
+    "FragmentPath",
+    "DropInPaths",
+    "State",
+    "StateReason",
+    "StorePid",
+    "UsedBytes",
+    "ChargedBytes",
+    "HeadroomBytes",
+    "Denials",
+    "Kills",
+    "LastOutcome",
+];
+
+/// Calls `org.memcharge.Memcharge1.Mount`.
+#[proxy(
+    interface = "org.memcharge.Memcharge1.Mount",
+    default_service = "org.memcharge.Memcharge1",
+    assume_defaults = true
+)]
+pub trait Mount {
+    /// Backend property
+    ///
+    /// How the mount works: always "redirect".
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn backend(&self) -> zbus::Result<String>;
+
+    /// ChargedBytes property
+    ///
+    /// What the store's cgroup is charged: files, metadata and the store itself.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn charged_bytes(&self) -> zbus::Result<u64>;
+
+    /// DeadlineUSec property
+    ///
+    /// The longest time that one arbitration may take.
+    #[zbus(property, name = "DeadlineUSec")]
+    fn deadline_usec(&self) -> zbus::Result<u64>;
+
+    /// Denials property
+    ///
+    /// Refusals since the store was started.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn denials(&self) -> zbus::Result<u64>;
+
+    /// DropInPaths property
+    ///
+    /// Drop-in files of the mount.
+    #[zbus(property)]
+    fn drop_in_paths(&self) -> zbus::Result<Vec<String>>;
+
+    /// FragmentPath property
+    ///
+    /// The file that configures the mount; empty for one made at run time.
+    #[zbus(property)]
+    fn fragment_path(&self) -> zbus::Result<String>;
+
+    /// Gid property
+    ///
+    /// Group of the root directory when it was made.
+    #[zbus(property)]
+    fn gid(&self) -> zbus::Result<u32>;
+
+    /// HeadroomBytes property
+    ///
+    /// What a remote charger could still get now.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn headroom_bytes(&self) -> zbus::Result<u64>;
+
+    /// InodesMax property
+    ///
+    /// The cap on inodes. 2^64-1: the default of tmpfs.
+    #[zbus(property)]
+    fn inodes_max(&self) -> zbus::Result<u64>;
+
+    /// InodesUsed property
+    ///
+    /// Inodes in use, the root directory included.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn inodes_used(&self) -> zbus::Result<u64>;
+
+    /// KillCooldownUSec property
+    ///
+    /// The shortest time between two kills.
+    #[zbus(property, name = "KillCooldownUSec")]
+    fn kill_cooldown_usec(&self) -> zbus::Result<u64>;
+
+    /// KillProtect property
+    ///
+    /// Cgroups that are never killed.
+    #[zbus(property)]
+    fn kill_protect(&self) -> zbus::Result<Vec<String>>;
+
+    /// KillScope property
+    ///
+    /// How much is killed at once.
+    #[zbus(property)]
+    fn kill_scope(&self) -> zbus::Result<String>;
+
+    /// KillVictim property
+    ///
+    /// Which process is killed under OnFull "kill".
+    #[zbus(property)]
+    fn kill_victim(&self) -> zbus::Result<String>;
+
+    /// Kills property
+    ///
+    /// Processes killed for this mount since the store was started.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn kills(&self) -> zbus::Result<u64>;
+
+    /// LastOutcome property
+    ///
+    /// The last recorded arbitration; empty: none.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn last_outcome(&self) -> zbus::Result<std::collections::HashMap<String, zbus::zvariant::OwnedValue>>;
+
+    /// Mode property
+    ///
+    /// Permission bits of the root directory when it was made.
+    #[zbus(property)]
+    fn mode(&self) -> zbus::Result<u32>;
+
+    /// Name property
+    ///
+    /// The mount's name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::Result<String>;
+
+    /// OnFull property
+    ///
+    /// What a remote charger gets at the limit.
+    #[zbus(property)]
+    fn on_full(&self) -> zbus::Result<String>;
+
+    /// Options property
+    ///
+    /// Mount options.
+    #[zbus(property)]
+    fn options(&self) -> zbus::Result<Vec<String>>;
+
+    /// Reclaim property
+    ///
+    /// Whether the target's cache is reclaimed before a charge is refused.
+    #[zbus(property)]
+    fn reclaim(&self) -> zbus::Result<bool>;
+
+    /// Reserve property
+    ///
+    /// Headroom left to the target's own tasks, in bytes. 2^64-1: the default, 16 MiB or a sixteenth of the smallest limit.
+    #[zbus(property)]
+    fn reserve(&self) -> zbus::Result<u64>;
+
+    /// SizeMax property
+    ///
+    /// The cap on the bytes in files.
+    #[zbus(property)]
+    fn size_max(&self) -> zbus::Result<u64>;
+
+    /// Sparse property
+    ///
+    /// What happens to holes.
+    #[zbus(property)]
+    fn sparse(&self) -> zbus::Result<String>;
+
+    /// State property
+    ///
+    /// activating, active, failed or deactivating. (waiting, throttled, frozen and degraded are reserved.)
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// StateReason property
+    ///
+    /// Why the mount has failed; empty otherwise.
+    #[zbus(property)]
+    fn state_reason(&self) -> zbus::Result<String>;
+
+    /// StorePid property
+    ///
+    /// The process that serves the mount; 0: none.
+    #[zbus(property)]
+    fn store_pid(&self) -> zbus::Result<u32>;
+
+    /// Target property
+    ///
+    /// Who pays, as it was configured; accepted back as input.
+    #[zbus(property)]
+    fn target(&self) -> zbus::Result<String>;
+
+    /// TargetId property
+    ///
+    /// The target's cgroup id: the inode number of its directory.
+    #[zbus(property)]
+    fn target_id(&self) -> zbus::Result<u64>;
+
+    /// Uid property
+    ///
+    /// Owner of the root directory when it was made.
+    #[zbus(property)]
+    fn uid(&self) -> zbus::Result<u32>;
+
+    /// UsedBytes property
+    ///
+    /// Bytes in files.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn used_bytes(&self) -> zbus::Result<u64>;
+
+    /// Where property
+    ///
+    /// The mount point.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn where_(&self) -> zbus::Result<String>;
+}

@@ -1,0 +1,58 @@
+//! The XML, the bus policy and the constants name the same things.
+
+use memcharge_dbus::{BUS_NAME, MANAGER_INTERFACE, MANAGER_XML, MOUNT_INTERFACE, MOUNT_XML, ROOT_PATH};
+use zbus_xml::{Interface, Node};
+
+const BUS_POLICY: &str = include_str!("../bus/org.memcharge.Memcharge1.conf");
+const ACTIVATION: &str = include_str!("../bus/org.memcharge.Memcharge1.service");
+
+/// What the documented interface has, of which a version may build a part.
+const MANAGER_MEMBERS: &str = "Mount Unmount Reload GetMount GetMountByPath ListMounts GetHistory GetEvent CheckConfig \
+    CatConfig Version MountCount ConfigGeneration DryRun MountNew MountRemoved RemoteOom";
+const MOUNT_MEMBERS: &str = "Name Where Backend Target TargetId OnFull Sparse Reserve SizeMax InodesMax InodesUsed Mode \
+    Uid Gid Options Reclaim DeadlineUSec KillVictim KillScope KillProtect KillCooldownUSec FragmentPath DropInPaths \
+    State StateReason StorePid UsedBytes ChargedBytes HeadroomBytes Denials Kills LastOutcome SetPolicy RevertPolicy \
+    Retarget Outcome";
+
+/// Methods that everybody may call; all others change something.
+const READING: [&str; 4] = ["CheckConfig", "GetMount", "GetMountByPath", "ListMounts"];
+
+fn members(interface: &Interface<'_>) -> Vec<String> {
+    let methods = interface.methods().iter().map(|m| m.name().to_string());
+    let signals = interface.signals().iter().map(|s| s.name().to_string());
+    let properties = interface.properties().iter().map(|p| p.name().to_string());
+    methods.chain(signals).chain(properties).collect()
+}
+
+#[test]
+fn the_xml_has_only_documented_names() {
+    for (xml, name, documented) in
+        [(MANAGER_XML, MANAGER_INTERFACE, MANAGER_MEMBERS), (MOUNT_XML, MOUNT_INTERFACE, MOUNT_MEMBERS)]
+    {
+        let node = Node::try_from(xml).unwrap();
+        let [interface] = node.interfaces() else { panic!("one interface in each file") };
+        assert_eq!(interface.name().as_str(), name);
+        let documented: Vec<&str> = documented.split_whitespace().collect();
+        for member in members(interface) {
+            assert!(documented.contains(&member.as_str()), "{name}.{member}");
+        }
+    }
+    assert_eq!(Node::try_from(MANAGER_XML).unwrap().name(), Some(ROOT_PATH));
+}
+
+#[test]
+fn the_bus_policy_opens_exactly_the_reading_methods() {
+    let node = Node::try_from(MANAGER_XML).unwrap();
+    for method in node.interfaces()[0].methods() {
+        let name = method.name().to_string();
+        let opened =
+            BUS_POLICY.contains(&format!("send_interface=\"{MANAGER_INTERFACE}\" send_member=\"{name}\""));
+        assert_eq!(opened, READING.contains(&name.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn activation_goes_through_the_alias_of_an_enabled_unit() {
+    assert!(ACTIVATION.contains(&format!("Name={BUS_NAME}\n")));
+    assert!(ACTIVATION.contains(&format!("SystemdService=dbus-{BUS_NAME}.service\n")));
+}
