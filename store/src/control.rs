@@ -18,13 +18,16 @@ use rustix::{
     net::sockopt::socket_peercred,
 };
 
-use crate::fs::Fs;
+use crate::{fs::Fs, memory};
 
 /// memcharged holds one connection; a second one may come before the first is seen to end.
 const MAX_PEERS: usize = 4;
 
 /// The longest request, in bytes.
 const MAX_LINE: usize = 4096;
+
+/// What this thread may need of its stack, in bytes.
+const STACK_IN_USE: usize = 32 << 10;
 
 struct Peer {
     stream: UnixStream,
@@ -33,6 +36,7 @@ struct Peer {
 
 /// Serves until the process ends.
 pub(crate) fn serve(socket: OwnedFd, fs: &Arc<Fs>) -> io::Result<()> {
+    memory::touch_stack::<STACK_IN_USE>();
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true)?;
     let mut peers: Vec<Peer> = Vec::with_capacity(MAX_PEERS);

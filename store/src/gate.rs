@@ -18,11 +18,11 @@ use memcharge_policy::{
     Bytes, PAGE_SIZE, Sparse,
     admission::{self, Budget, Refusal, Standing},
     link::{StoreLimits, StoreStatus},
-    sample::Sample,
+    sample::{Bound, Sample},
 };
 use rustix::io::Errno;
 
-use crate::backing::Backing;
+use crate::{backing::Backing, reclaim::Reclaimer};
 
 /// How often a size that a concurrent allocation made stale is tried again.
 const PIN_TRIES: usize = 3;
@@ -31,6 +31,7 @@ const PIN_TRIES: usize = 3;
 pub(crate) struct Gate {
     limits: StoreLimits,
     sampler: Sampler,
+    reclaimer: Option<Reclaimer>,
     denials: AtomicU64,
     state: Mutex<State>,
 }
@@ -53,11 +54,15 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Gate {
-    /// A gate for the cgroup that `sampler` reads.
-    pub(crate) fn new(limits: StoreLimits, sampler: Sampler) -> Result<Self, memcharge_cgroup::CgroupError> {
+    /// A gate for the cgroup that `sampler` reads; with a reclaimer, cache gives way to data.
+    pub(crate) fn new(
+        limits: StoreLimits,
+        sampler: Sampler,
+        reclaimer: Option<Reclaimer>,
+    ) -> Result<Self, memcharge_cgroup::CgroupError> {
         let sample = sampler.sample()?;
         let state = State { credit: Bytes(0), in_flight: Bytes(0), sample };
-        Ok(Self { limits, sampler, denials: AtomicU64::new(0), state: Mutex::new(state) })
+        Ok(Self { limits, sampler, reclaimer, denials: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
     /// What happens to holes.
@@ -66,32 +71,46 @@ impl Gate {
     }
 
     /// Admits a growth of the files by `need` bytes (whole pages), or by as many as there are, at least `least`.
-    /// ENOSPC: not even `least` fit.
+    /// ENOSPC: not even `least` fit, also after the target's cache was asked to give way.
     pub(crate) fn grow<'a>(
         &'a self,
         backing: &'a Backing,
         need: Bytes,
         least: Bytes,
     ) -> Result<Permit<'a>, Errno> {
+        match self.try_grow(backing, need, need)? {
+            Ok(permit) => return Ok(permit),
+            Err(refusal) if !self.make_room(refusal) && need <= least => return Err(self.refused(refusal)),
+            Err(_) => {}
+        }
+        self.try_grow(backing, need, least)?.map_err(|refusal| self.refused(refusal))
+    }
+
+    /// One look at the target, and a permit of at least `least`, or the reason why not.
+    fn try_grow<'a>(
+        &'a self,
+        backing: &'a Backing,
+        need: Bytes,
+        least: Bytes,
+    ) -> Result<Result<Permit<'a>, Refusal>, Errno> {
         let mut state = self.lock();
-        let permit = |bytes| Permit { gate: self, backing, bytes };
+        let permit = |bytes| Ok(Ok(Permit { gate: self, backing, bytes }));
         if need <= state.credit {
             state.credit = state.credit.minus(need);
             state.in_flight = state.in_flight.plus(need);
-            return Ok(permit(need));
+            return permit(need);
         }
         let used = backing.usage()?.used;
         // What is left of the old grant is given up: the new one is measured against a fresh sample.
         state.credit = Bytes(0);
         let standing = Standing { used, outstanding: state.in_flight };
         self.sample(&mut state.sample)?;
-        let sample = &state.sample;
-        let (bytes, grant) = match admission::admit(need, sample, standing, self.budget()) {
+        let (bytes, grant) = match admission::admit(need, &state.sample, standing, self.budget()) {
             Ok(grant) => (need, grant),
             Err(refusal) => {
                 let fits = need.minus(refusal.missing).page_floor();
                 if fits < least || fits == Bytes(0) {
-                    return Err(self.refused(refusal));
+                    return Ok(Err(refusal));
                 }
                 (fits, fits)
             }
@@ -103,17 +122,32 @@ impl Gate {
         backing.set_size(used.plus(state.in_flight).plus(grant))?;
         state.credit = grant.minus(bytes);
         state.in_flight = state.in_flight.plus(bytes);
-        Ok(permit(bytes))
+        permit(bytes)
+    }
+
+    /// Asks the target's cache to give way. `true`: look again.
+    fn make_room(&self, refusal: Refusal) -> bool {
+        match (&self.reclaimer, refusal.bound) {
+            // The cap is no matter of memory, and the machine's memory none of this target's cache alone.
+            (None, _) | (_, Bound::Cap | Bound::Machine) => false,
+            (Some(reclaimer), Bound::Level { .. }) => reclaimer.reclaim(refusal.missing),
+        }
     }
 
     /// Whether `need` bytes would be admitted now: the quick refusal of a request that is much too large.
     pub(crate) fn would_fit(&self, backing: &Backing, need: Bytes) -> Result<(), Errno> {
-        let mut state = self.lock();
-        let standing = Standing { used: backing.usage()?.used, outstanding: state.in_flight };
-        self.sample(&mut state.sample)?;
-        admission::admit(need, &state.sample, standing, self.budget())
-            .map(drop)
-            .map_err(|refusal| self.refused(refusal))
+        let look = || {
+            let mut state = self.lock();
+            let standing = Standing { used: backing.usage()?.used, outstanding: state.in_flight };
+            self.sample(&mut state.sample)?;
+            Ok(admission::admit(need, &state.sample, standing, self.budget()))
+        };
+        match look()? {
+            Err(refusal) if self.make_room(refusal) => {
+                look()?.map(drop).map_err(|refusal| self.refused(refusal))
+            }
+            result => result.map(drop).map_err(|refusal| self.refused(refusal)),
+        }
     }
 
     /// Admits an operation that makes metadata.

@@ -17,6 +17,7 @@ mod handle;
 mod handover;
 mod inodes;
 mod memory;
+mod reclaim;
 mod serve;
 
 use error::StoreError;

@@ -64,16 +64,17 @@ unsafe impl GlobalAlloc for Prefaulting {
                 // SAFETY: `offset` is within the allocation, which holds zeros already.
                 unsafe { pointer.add(offset).write_volatile(0) };
             }
-            touch_stack();
+            touch_stack::<STACK>();
         }
         pointer
     }
 }
 
+/// Touches `BYTES` of the calling thread's stack below where it is now.
 #[inline(never)]
-fn touch_stack() {
-    let mut stack = [0u8; STACK];
-    for offset in (0..STACK).step_by(PAGE) {
+pub(crate) fn touch_stack<const BYTES: usize>() {
+    let mut stack = [0u8; BYTES];
+    for offset in (0..BYTES).step_by(PAGE) {
         stack[offset] = black_box(1);
     }
     black_box(&stack);
@@ -115,7 +116,7 @@ pub(crate) fn lock_future(request_bytes: usize) -> Result<(), StoreError> {
         cushion[offset] = black_box(1);
     }
     drop(black_box(cushion));
-    touch_stack();
+    touch_stack::<STACK>();
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
         .map_err(io("lock memory (LimitMEMLOCK= of the unit is too small)"))?;
     // One page for the request's header, one for the buffer's alignment.

@@ -1,10 +1,11 @@
 //! Serving: from the handover to the end of the mount.
 
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use fuser::{Config, Session, SessionACL};
 use memcharge_cgroup::{Hierarchy, Sampler};
-use memcharge_policy::MountName;
+use memcharge_policy::{MountName, link::StoreLimits};
+use rustix::fs::OFlags;
 
 use crate::{
     backing::Backing,
@@ -15,6 +16,7 @@ use crate::{
     gate::Gate,
     handover::{self, Received},
     memory,
+    reclaim::Reclaimer,
 };
 
 /// The largest write, in bytes; the kernel splits larger ones. Each serving thread has a buffer of this size on the
@@ -35,9 +37,7 @@ pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
         handover::receive(rustix::stdio::stdin().as_fd())?;
     memory::lock_present()?;
     let backing = Backing::new(backing_mount, backing_root)?;
-    let hierarchy = Hierarchy::system();
-    let sampler = Sampler::open(&hierarchy, hierarchy.open_of(None)?.path())?;
-    let gate = Gate::new(handover.limits, sampler)?;
+    let gate = make_gate(handover.limits)?;
     let threads =
         std::thread::available_parallelism().map_or(THREADS.0, usize::from).clamp(THREADS.0, THREADS.1);
     let fs = Arc::new(Fs::new(backing, gate, threads));
@@ -59,6 +59,22 @@ pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
     ])
     .map_err(io_error("notify the service manager"))?;
     session.run().map_err(io_error("serve requests"))
+}
+
+/// A gate for the cgroup that this process is in. The target is the one above it.
+fn make_gate(limits: StoreLimits) -> Result<Gate, StoreError> {
+    let hierarchy = Hierarchy::system();
+    let own = hierarchy.open_of(None)?;
+    let sampler = Sampler::open(&hierarchy, own.path())?;
+    let target = own.path().rsplit_once('/').map_or("/", |(parent, _)| parent);
+    let reclaimer = match limits.reclaim {
+        true => {
+            let file = hierarchy.open(target)?.open_file("memory.reclaim", OFlags::WRONLY)?;
+            Some(Reclaimer::start(file, Duration::from_micros(limits.deadline_usec))?)
+        }
+        false => None,
+    };
+    Ok(Gate::new(limits, sampler, reclaimer)?)
 }
 
 fn negotiation(e: io::Error) -> StoreError {

@@ -1,3 +1,63 @@
-//! Being built.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `vm`, `deb`, `codegen`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+mod codegen;
+mod deb;
+mod run;
+mod tools;
+mod vm;
+
+/// Builds, tests and shows memcharge. Everything that a command needs it makes or installs itself.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows in a VM who pays for shared memory: plain tmpfs first, then memcharge.
+    Demo(vm::DemoArgs),
+    /// Runs all tests; those that need a kernel run in VMs.
+    Test(check::TestArgs),
+    /// Runs all that CI runs: format, lints, docs, licences, generated files, and all tests.
+    Check,
+    /// Measures against plain tmpfs in the same VM and prints ratios.
+    Bench(vm::BenchArgs),
+    /// Runs a command, or a shell, in a VM that has the package installed.
+    Vm(vm::VmArgs),
+    /// Builds the Debian package; prints its path.
+    Deb,
+    /// Writes the D-Bus proxies anew from the XML.
+    Codegen {
+        /// Only compare.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(arguments) => vm::demo(&arguments),
+        Command::Test(arguments) => check::test(&arguments),
+        Command::Check => check::check(),
+        Command::Bench(arguments) => vm::bench(&arguments),
+        Command::Vm(arguments) => vm::vm(&arguments),
+        Command::Deb => deb::build().map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
+        Command::Codegen { check } => {
+            codegen::run(&run::root(), check).map(|()| ExitCode::SUCCESS).map_err(|e| anyhow::anyhow!("{e}"))
+        }
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("xtask: {e:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,77 @@
+//! Tests and checks.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    codegen, deb,
+    run::{cargo, root, run, say},
+    tools,
+};
+
+/// What to test.
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Only tests whose names contain this.
+    filter: Option<String>,
+    /// Also the long ones, which take an hour.
+    #[arg(long)]
+    nightly: bool,
+}
+
+/// Runs all tests, those in VMs one after another.
+pub(crate) fn test(arguments: &TestArgs) -> Result<ExitCode> {
+    let package = deb::build()?;
+    let pjdfstest = tools::get(&tools::PJDFSTEST)?;
+    let fsx = tools::get(&tools::FSX)?;
+    let mut tests = cargo(["test", "--workspace", "--all-targets", "--no-fail-fast", "--quiet"]);
+    tests.env("MEMCHARGE_DEB", package).env("MEMCHARGE_PJDFSTEST", pjdfstest).env("MEMCHARGE_FSX", fsx);
+    tests.arg("--").args(arguments.filter.as_slice());
+    if arguments.nightly {
+        tests.arg("--include-ignored");
+    }
+    run(&mut tests)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs all that CI runs. Everything is tried; what failed is listed at the end.
+pub(crate) fn check() -> Result<ExitCode> {
+    let mut failed = Vec::new();
+    let mut step = |name: &'static str, result: Result<()>| {
+        if let Err(e) = result {
+            say(&format!("{name}: {e:#}"));
+            failed.push(name);
+        }
+    };
+    say("format, generated files, licences, lints, docs");
+    step("format", run(&mut cargo(["fmt", "--all", "--check"])));
+    step("generated files", codegen::run(&root(), true).map_err(|e| anyhow::anyhow!("{e}")));
+    step("licences", licences());
+    step(
+        "lints",
+        run(&mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
+    );
+    let mut docs = cargo(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    step("docs", run(docs.env("RUSTDOCFLAGS", "--deny warnings")));
+    say("tests");
+    step("tests", test(&TestArgs { filter: None, nightly: false }).map(drop));
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    say("all checks passed");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Advisories need a database from the network that a build machine may not reach: they are not part of this.
+fn licences() -> Result<()> {
+    let program = tools::get(&tools::CARGO_DENY)?;
+    run(tools::subcommand(&program, "--all-features").args([
+        "--offline",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ]))
+}

@@ -1,0 +1,68 @@
+//! Programs from crates.io that are not part of a Rust toolchain: used where they are installed, else built once
+//! below the target directory.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::run::{cargo, run, say, target};
+
+/// A tool: the crate, its program, and the version that is built where there is none.
+pub(crate) struct Tool {
+    krate: &'static str,
+    program: &'static str,
+    version: &'static str,
+    what_for: &'static str,
+}
+
+/// Makes Debian packages.
+pub(crate) const CARGO_DEB: Tool =
+    Tool { krate: "cargo-deb", program: "cargo-deb", version: "3", what_for: "the Debian package" };
+
+/// Checks licences and sources of dependencies.
+pub(crate) const CARGO_DENY: Tool =
+    Tool { krate: "cargo-deny", program: "cargo-deny", version: "0.19", what_for: "the licence check" };
+
+/// The POSIX conformance suite.
+pub(crate) const PJDFSTEST: Tool = Tool {
+    krate: "pjdfstest",
+    program: "pjdfstest",
+    version: "0.2",
+    what_for: "the POSIX conformance tests",
+};
+
+/// The file system exerciser.
+pub(crate) const FSX: Tool =
+    Tool { krate: "fsx", program: "fsx", version: "0.3", what_for: "random file operations" };
+
+/// The tool's program, built if need be.
+pub(crate) fn get(tool: &Tool) -> Result<PathBuf> {
+    let tools = target().join("tools");
+    let own = tools.join("bin").join(tool.program);
+    if own.exists() {
+        return Ok(own);
+    }
+    if let Some(installed) = in_path(tool.program) {
+        return Ok(installed);
+    }
+    say(&format!("building {} for {} (once, a few minutes)", tool.krate, tool.what_for));
+    let mut install =
+        cargo(["install", "--quiet", "--locked", "--version", tool.version, tool.krate, "--root"]);
+    run(install.arg(&tools).env_remove("CARGO_TARGET_DIR"))?;
+    Ok(own)
+}
+
+/// A command for a cargo subcommand that [`get`] has found.
+pub(crate) fn subcommand(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(name).current_dir(crate::run::root());
+    command
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
