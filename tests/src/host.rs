@@ -107,7 +107,7 @@ fn run(needs: &Needs, name: &str, programs: &[(&str, &str)]) -> Result<(), Failu
         on_failure: Some(
             "echo; echo == journal of memcharged and the stores; \
              journalctl -b --no-pager -o short-monotonic -u memcharged -u 'memcharge-store-*' -n 200; \
-             echo == kernel log; dmesg | tail -n 60"
+             echo == kernel log; dmesg | tail -n 20"
                 .to_owned(),
         ),
         ..Job::new(guest, command)

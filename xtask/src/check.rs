@@ -67,11 +67,5 @@ pub(crate) fn check() -> Result<ExitCode> {
 /// Advisories need a database from the network that a build machine may not reach: they are not part of this.
 fn licences() -> Result<()> {
     let program = tools::get(&tools::CARGO_DENY)?;
-    run(tools::subcommand(&program, "--all-features").args([
-        "--offline",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
-    ]))
+    run(tools::subcommand(&program, "--workspace").args(["check", "licenses", "bans", "sources"]))
 }

@@ -17,7 +17,7 @@ use crate::{
 const PROGRAMS: [&str; 3] = ["memcharged", "memchargectl", "memcharge-store"];
 
 /// What else goes into the package, below the root.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "systemd",
     "config/etc",
     "config/examples",
@@ -25,6 +25,7 @@ const SOURCES: [&str; 7] = [
     "daemon/Cargo.toml",
     "daemon/debian",
     "README.md",
+    "docs",
 ];
 
 /// Builds the programs and packs them, if anything has changed. Returns the package's path.
@@ -51,6 +52,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
     }
     let mut pack = tools::subcommand(&program, "deb");
+    pack.stdout(std::process::Stdio::null());
     // The programs are stripped by their build profile; packing leaves them as they were tested.
     run(pack
         .args(["--package", "memcharged", "--no-build", "--no-strip", "--quiet", "--output"])
