@@ -10,5 +10,6 @@ mod demo;
 mod lifecycle;
 mod limits;
 mod package;
+mod rooms;
 mod selftest;
 mod semantics;
