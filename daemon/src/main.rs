@@ -1,3 +1,59 @@
-//! Being built.
+//! memcharged makes mounts, places the process that serves each one in the cgroup that pays, and tells how they are.
 
-fn main() {}
+mod attach;
+mod bus;
+mod cli;
+mod error;
+mod logging;
+mod mounts;
+mod notify;
+mod placement;
+mod record;
+mod run;
+mod settings;
+mod store_link;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use memcharge_config::Roots;
+
+use crate::{cli::Cli, error::DaemonError};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.check_config {
+        return check_config(&cli.roots());
+    }
+    let ended = if cli.dry_run { Err(DaemonError::NotBuilt("--dry-run")) } else { start(cli) };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::start(memcharge_config::LogLevel::Info);
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> error::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(DaemonError::io("start", "the runtime"))?;
+    let ended = runtime.block_on(run::run(cli.roots(), cli.store));
+    // A system call that hangs (a network file system) must not keep the daemon from exiting.
+    runtime.shutdown_background();
+    ended
+}
+
+fn check_config(roots: &Roots) -> ExitCode {
+    match settings::load(roots) {
+        Ok(loaded) => {
+            println!("configuration is valid: {} mounts", loaded.mounts.len());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            errors.iter().for_each(|error| eprintln!("{error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

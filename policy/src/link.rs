@@ -1,6 +1,6 @@
 //! What the daemon and a store say to each other, and what is written down about a mount while it exists.
 //!
-//! A new store says [`HELLO`] and gets one [`Handover`], with its file descriptors. After that the daemon asks over the store's
+//! One [`Handover`] goes to a new store, with its file descriptors. After that the daemon asks over the store's
 //! socket, one JSON value a line: a [`Request`], answered by a [`Reply`].
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,6 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 
 /// The file descriptors that go with a [`Handover`], in this order.
 pub const HANDOVER_FDS: [&str; 4] = ["fuse", "backing-mount", "backing-root", "socket"];
-
-/// What a new store says on its standard input, a socket, before it waits for its [`Handover`]: it has been started
-/// and placed by the service manager, which does not move it any more.
-pub const HELLO: &[u8] = b"hello";
 
 /// What a new store needs to serve its mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

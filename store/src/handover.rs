@@ -6,8 +6,8 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use memcharge_policy::link::{HANDOVER_FDS, HELLO, Handover, MAX_MESSAGE};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use memcharge_policy::link::{HANDOVER_FDS, Handover, MAX_MESSAGE};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::error::StoreError;
 
@@ -25,12 +25,10 @@ pub(crate) struct Received {
     pub(crate) socket: OwnedFd,
 }
 
-/// Says that this program runs, and waits for the handover. It comes when this process is in its target's cgroup: nothing that is to be charged there
+/// Waits for the handover. It comes when this process is in its target's cgroup: nothing that is to be charged there
 /// may be allocated before.
 pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<Received, StoreError> {
     let refuse = |why: String| StoreError::Handover(why);
-    // From here on systemd moves this process no more, so memcharged may.
-    rustix::net::send(from, HELLO, SendFlags::NOSIGNAL).map_err(|e| refuse(e.to_string()))?;
     let mut text = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_FDS.len()))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

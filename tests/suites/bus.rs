@@ -103,7 +103,7 @@ vm_tests! { PLAIN;
     fn busctl_can_do_all_of_it() {
         start_daemon();
         Cg::make("/t").max(64 * MIB);
-        let _ = sh(&format!("busctl monitor {NAME} > /tmp/monitor 2>&1 & sleep 2")).ok();
+        let _ = sh(&format!("busctl monitor {NAME} </dev/null >/tmp/monitor 2>&1 & sleep 2")).ok();
         let call = |words: &[&str]| run(&[&["busctl", "call", NAME, ROOT, MANAGER], words].concat());
         let options = ["Where", "s", "/run/shared/x", "Target", "s", "/t", "SizeMax", "t", "10485760", "Mode", "u", "448"];
         let made = call(&[&["Mount", "sa{sv}", "x", "4"], &options[..]].concat()).ok().out;

@@ -17,7 +17,7 @@ fn installs_quietly() {
         "/usr/bin/memchargectl",
         "/usr/libexec/memcharge/memcharge-store",
         "/etc/memcharge/memcharged.toml",
-        "/usr/share/doc/memcharge/copyright",
+        "/etc/memcharge/mounts.d",
     ] {
         assert!(fs::exists(file).unwrap(), "{file}");
     }
@@ -54,7 +54,8 @@ vm_tests! { PLAIN;
         user.end();
         let _ = sh("dpkg --purge memcharge").ok();
         let left = sh("ls -d /etc/memcharge /run/memcharge /var/lib/memcharge /run/shared/x 2>/dev/null; \
-            systemctl list-units --all --plain --no-legend 'memcharge*'; pgrep -a memcharge; grep memcharge /proc/self/mountinfo");
+            systemctl list-units --all --plain --no-legend 'memcharge*' | grep -v ^memcharge-vm; \
+            pgrep -ax 'memcharge(d|-store|ctl)'; grep memcharge /proc/self/mountinfo");
         assert_eq!(left.out, "");
     }
 }

@@ -1,0 +1,83 @@
+//! The tmpfs that holds a mount's data: made detached, so that no path leads to it.
+
+use std::os::fd::OwnedFd;
+
+use memcharge_policy::{MountPolicy, PAGE_SIZE};
+use rustix::{
+    fs::{Mode, OFlags},
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
+};
+
+use crate::error::{DaemonError, Result};
+
+/// Inodes that the store needs beside the mount's files: the root directory and the ballast file.
+const OWN_INODES: u64 = 2;
+
+/// A tmpfs, by file descriptor.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    /// The detached mount.
+    pub(crate) mount: OwnedFd,
+    /// Its root directory, opened for reading: an `O_PATH` descriptor cannot open file handles.
+    pub(crate) root: OwnedFd,
+}
+
+/// Makes the backing of a mount. Its size is one page: the store's ballast; the store raises it by what it is granted.
+pub(crate) fn make_backing(policy: &MountPolicy) -> Result<Backing> {
+    let failed =
+        |action| DaemonError::io::<rustix::io::Errno>(action, format!("the tmpfs of {}", policy.name));
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("prepare"))?;
+    for (key, value) in parameters(policy) {
+        rustix::mount::fsconfig_set_string(&context, key, value.as_str()).map_err(failed("configure"))?;
+    }
+    // A swapped page that cannot be charged again makes the client that touches it loop in the kernel.
+    rustix::mount::fsconfig_set_flag(&context, "noswap").map_err(failed("set noswap for"))?;
+    rustix::mount::fsconfig_create(&context).map_err(failed("make"))?;
+    // No nosuid, nodev, noexec: nobody can reach this mount, and clients map and execute through it.
+    let attributes = MountAttrFlags::empty();
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(failed("mount"))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(&mount, ".", flags, Mode::empty()).map_err(failed("open"))?;
+    Ok(Backing { mount, root })
+}
+
+fn parameters(policy: &MountPolicy) -> Vec<(&'static str, String)> {
+    let mut parameters = vec![
+        // To tmpfs a size of 0 means that there is no limit.
+        ("size", PAGE_SIZE.to_string()),
+        // khugepaged would move charges to the client whose mapping it collapses.
+        ("huge", "never".to_owned()),
+        ("mode", format!("{:o}", policy.mode)),
+        ("uid", policy.uid.to_string()),
+        ("gid", policy.gid.to_string()),
+    ];
+    if let Some(inodes) = policy.inodes {
+        parameters.push(("nr_inodes", inodes.saturating_add(OWN_INODES).to_string()));
+    }
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use memcharge_policy::Target;
+
+    use super::*;
+
+    #[test]
+    fn parameters_follow_the_policy() {
+        let target = Target::Slice("m.slice".into());
+        let mut policy = MountPolicy::new("m".parse().unwrap(), "/run/m".into(), target);
+        let text = |policy: &MountPolicy| {
+            parameters(policy)
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        assert_eq!(text(&policy), "size=4096,huge=never,mode=1777,uid=0,gid=0");
+        policy.inodes = Some(10);
+        (policy.mode, policy.uid, policy.gid) = (0o700, 5, 6);
+        assert_eq!(text(&policy), "size=4096,huge=never,mode=700,uid=5,gid=6,nr_inodes=12");
+    }
+}

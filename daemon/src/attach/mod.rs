@@ -1,0 +1,7 @@
+//! Mounts as the kernel sees them: file systems, mount points, and who uses them.
+
+pub(crate) mod backing;
+pub(crate) mod fuse;
+pub(crate) mod holders;
+pub(crate) mod mountinfo;
+pub(crate) mod point;

@@ -1,0 +1,208 @@
+//! The root object: mounts are made, ended and found here.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use memcharge_config::{Accounts, ConfigError, Fragment, Problem, Roots, merge, resolve};
+use memcharge_dbus::{MountRow, mount_path};
+use memcharge_policy::{MountName, MountPolicy, is_unsafe_mount_point};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use zbus::{
+    Connection,
+    message::Header,
+    object_server::SignalEmitter,
+    zvariant::{ObjectPath, OwnedObjectPath, OwnedValue, Value},
+};
+
+use super::{
+    auth::require_root,
+    convert::CallError,
+    options::{Options, read_mount, read_unmount},
+};
+use crate::{
+    error::{DaemonError, Result},
+    mounts::{Request, Source, TableHandle},
+    settings::{self, Draft},
+};
+
+/// Reading the configuration takes no longer, unless a file system does not answer.
+const CONFIG_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest path that is looked for, in bytes.
+const MAX_PATH: usize = 4096;
+
+/// No answer lists more errors.
+const MAX_ERRORS: usize = 1000;
+
+/// The root object.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    /// The mounts.
+    pub(crate) table: TableHandle,
+    /// Becomes true when all mounts of an earlier daemon are found again. Calls wait for it.
+    pub(crate) ready: watch::Receiver<bool>,
+    /// Where configuration is read, and written with `Persist`.
+    pub(crate) roots: Roots,
+    /// What mounts made here have unless they say otherwise.
+    pub(crate) defaults: Fragment,
+}
+
+impl Manager {
+    async fn table(&self) -> Result<&TableHandle> {
+        self.ready.clone().wait_for(|ready| *ready).await.map_err(|_| DaemonError::Stopping)?;
+        Ok(&self.table)
+    }
+
+    async fn make(&self, name: &str, options: &Options) -> Result<OwnedObjectPath> {
+        let table = self.table().await?;
+        let name = parse_name(name)?;
+        let given = read_mount(options, Accounts::system())?;
+        let policy = self.policy(name.clone(), given.fragment.clone())?;
+        let draft = match given.persist {
+            true => Some(Draft::write(&self.roots, &name, &given.fragment.to_toml())?),
+            false => None,
+        };
+        let fragment = draft.as_ref().map(|draft| draft.path().display().to_string()).unwrap_or_default();
+        let source = Source { fragment, drop_ins: Vec::new() };
+        table.create(Request { policy, source, keep_failed: false }).await?;
+        draft.map_or(Ok(()), Draft::commit)?;
+        Ok(mount_path(&name))
+    }
+
+    fn policy(&self, name: MountName, given: Fragment) -> Result<MountPolicy> {
+        if let Some(place) = given.place.as_deref()
+            && place.starts_with('/')
+            && is_unsafe_mount_point(Path::new(place))
+        {
+            return Err(DaemonError::UnsafeMountPoint { path: place.to_owned() });
+        }
+        let words = |found: Vec<Problem>| found.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ");
+        let merged = merge(self.defaults.clone(), given);
+        resolve(name, &merged).map_err(|found| DaemonError::InvalidOption(words(found)))
+    }
+
+    async fn rows(&self) -> Result<Vec<MountRow>> {
+        let mut rows = Vec::new();
+        for mount in self.table().await?.list().await? {
+            let view = mount.view();
+            // A mount that has no figures now is listed all the same; its State says why it has none.
+            let used = mount.status().await.map_or(0, |status| status.used.0);
+            rows.push(MountRow {
+                name: mount.name().to_string(),
+                place: view.policy.place.clone(),
+                target: view.policy.target.to_string(),
+                used,
+                object: mount_path(mount.name()),
+            });
+        }
+        Ok(rows)
+    }
+}
+
+fn parse_name(name: &str) -> Result<MountName> {
+    name.parse().map_err(|error: memcharge_policy::PolicyError| DaemonError::InvalidOption(error.to_string()))
+}
+
+fn entry(error: &ConfigError) -> HashMap<&'static str, OwnedValue> {
+    let line = u32::try_from(error.line).unwrap_or(0);
+    let values = [
+        ("File", Value::from(error.file.display().to_string())),
+        ("Line", line.into()),
+        ("Message", error.problem.to_string().into()),
+    ];
+    values.into_iter().filter_map(|(key, value)| Some((key, OwnedValue::try_from(value).ok()?))).collect()
+}
+
+#[zbus::interface(name = "org.memcharge.Memcharge1.Manager", introspection_docs = false)]
+impl Manager {
+    #[zbus(out_args("mount"))]
+    async fn mount(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+        name: &str,
+        options: Options,
+    ) -> Result<OwnedObjectPath, CallError> {
+        require_root(connection, &call).await?;
+        let made = self.make(name, &options).await;
+        if let Err(error) = &made {
+            tracing::info!("Mount of {} was refused: {error}", name.escape_debug());
+        }
+        Ok(made?)
+    }
+
+    async fn unmount(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+        name: &str,
+        options: Options,
+    ) -> Result<(), CallError> {
+        require_root(connection, &call).await?;
+        let lazy = read_unmount(&options)?;
+        let mount = self.table().await?.find(&parse_name(name)?).await?;
+        Ok(mount.unmount(lazy).await?)
+    }
+
+    #[zbus(out_args("mount"))]
+    async fn get_mount(&self, name: &str) -> Result<OwnedObjectPath, CallError> {
+        let no_such_mount = |_| DaemonError::NoSuchMount { name: name.escape_debug().to_string() };
+        let name: MountName = name.parse().map_err(no_such_mount)?;
+        let mount = self.table().await?.find(&name).await?;
+        Ok(mount_path(mount.name()))
+    }
+
+    #[zbus(out_args("mount"))]
+    async fn get_mount_by_path(&self, path: &str) -> Result<OwnedObjectPath, CallError> {
+        if !path.starts_with('/') || path.len() > MAX_PATH {
+            let what = format!("give an absolute path of at most {MAX_PATH} bytes");
+            return Err(DaemonError::InvalidOption(what).into());
+        }
+        let mount = self.table().await?.find_by_path(path).await?;
+        Ok(mount_path(mount.name()))
+    }
+
+    #[zbus(out_args("mounts"))]
+    async fn list_mounts(&self) -> Result<Vec<MountRow>, CallError> {
+        Ok(self.rows().await?)
+    }
+
+    #[zbus(out_args("errors"))]
+    async fn check_config(&self) -> Result<Vec<HashMap<&'static str, OwnedValue>>, CallError> {
+        let roots = self.roots.clone();
+        let late = |_| DaemonError::Late { what: "reading the configuration".into(), limit: CONFIG_LIMIT };
+        let read =
+            timeout(CONFIG_LIMIT, spawn_blocking(move || settings::load(&roots))).await.map_err(late)?;
+        let read =
+            read.map_err(|error| DaemonError::io("read", "the configuration")(std::io::Error::other(error)))?;
+        let errors = read.err().unwrap_or_default();
+        Ok(errors.iter().take(MAX_ERRORS).map(entry).collect())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn mount_count(&self) -> zbus::fdo::Result<u32> {
+        let count = async { Ok(self.table().await?.list().await?.len()) };
+        count
+            .await
+            .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+            .map_err(super::convert::property_error)
+    }
+
+    #[zbus(signal)]
+    pub(super) async fn mount_new(
+        emitter: &SignalEmitter<'_>,
+        name: &str,
+        mount: ObjectPath<'_>,
+    ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    pub(super) async fn mount_removed(
+        emitter: &SignalEmitter<'_>,
+        name: &str,
+        mount: ObjectPath<'_>,
+    ) -> zbus::Result<()>;
+}

@@ -1,0 +1,235 @@
+//! The object of a mount. Every figure is asked for at the moment; one that cannot be had is an error.
+
+use std::collections::HashMap;
+
+use memcharge_cgroup::{CgroupError, Hierarchy, parse::parse_bytes};
+use memcharge_dbus::NO_LIMIT;
+use memcharge_policy::link::StoreStatus;
+use zbus::{fdo::Result, zvariant::OwnedValue};
+
+use super::convert::property_error;
+use crate::{
+    error::DaemonError,
+    mounts::{MountHandle, MountView},
+};
+
+/// What `Backend` says; there is no other yet.
+const BACKEND: &str = "redirect";
+
+/// A mount on the bus.
+#[derive(Debug)]
+pub(super) struct MountObject {
+    mount: MountHandle,
+}
+
+impl MountObject {
+    /// The object of this mount.
+    pub(super) fn new(mount: MountHandle) -> Self {
+        Self { mount }
+    }
+
+    fn view(&self) -> MountView {
+        self.mount.view()
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.mount.status().await.map_err(property_error)
+    }
+
+    /// The error for what a mount does not have in its present state.
+    fn absent(&self) -> zbus::fdo::Error {
+        let state = self.view().state.word();
+        property_error(DaemonError::NotActive { name: self.mount.name().to_string(), state })
+    }
+}
+
+/// What the store's own cgroup is charged.
+fn read_charged(leaf: &str) -> Result<u64> {
+    let read = || {
+        let text = Hierarchy::system().open(leaf)?.read("memory.current")?;
+        let malformed = || CgroupError::Malformed {
+            path: format!("{leaf}/memory.current"),
+            found: text.clone(),
+            expected: "a number",
+        };
+        parse_bytes(&text).ok_or_else(malformed)
+    };
+    match read() {
+        Ok(bytes) => Ok(bytes.0),
+        Err(CgroupError::NoMemoryController { .. }) => Err(zbus::fdo::Error::Failed(format!(
+            "the store's cgroup {leaf} has no memory controller of its own, since the target does not give it to its \
+             children; what it is charged is part of what the target is charged"
+        ))),
+        Err(error) => Err(property_error(error.into())),
+    }
+}
+
+fn usec(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[zbus::interface(name = "org.memcharge.Memcharge1.Mount", introspection_docs = false)]
+impl MountObject {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.mount.name().to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"), name = "Where")]
+    fn place(&self) -> String {
+        self.view().policy.place.clone()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn backend(&self) -> &'static str {
+        BACKEND
+    }
+
+    #[zbus(property)]
+    fn target(&self) -> String {
+        self.view().policy.target.to_string()
+    }
+
+    #[zbus(property)]
+    fn target_id(&self) -> Result<u64> {
+        self.view().placement.map(|placement| placement.target_id).ok_or_else(|| self.absent())
+    }
+
+    #[zbus(property)]
+    fn on_full(&self) -> &'static str {
+        self.view().policy.on_full.as_str()
+    }
+
+    #[zbus(property)]
+    fn sparse(&self) -> &'static str {
+        self.view().policy.sparse.as_str()
+    }
+
+    #[zbus(property)]
+    fn reserve(&self) -> u64 {
+        self.view().policy.reserve.map_or(NO_LIMIT, |bytes| bytes.0)
+    }
+
+    #[zbus(property)]
+    fn size_max(&self) -> Result<u64> {
+        let cap = self.view().cap().map_err(|()| self.absent())?;
+        Ok(cap.map_or(NO_LIMIT, |bytes| bytes.0))
+    }
+
+    #[zbus(property)]
+    fn inodes_max(&self) -> u64 {
+        self.view().policy.inodes.unwrap_or(NO_LIMIT)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn inodes_used(&self) -> Result<u64> {
+        Ok(self.status().await?.inodes_used)
+    }
+
+    #[zbus(property)]
+    fn mode(&self) -> u32 {
+        self.view().policy.mode
+    }
+
+    #[zbus(property)]
+    fn uid(&self) -> u32 {
+        self.view().policy.uid
+    }
+
+    #[zbus(property)]
+    fn gid(&self) -> u32 {
+        self.view().policy.gid
+    }
+
+    #[zbus(property)]
+    fn options(&self) -> Vec<String> {
+        self.view().policy.options.iter().map(ToString::to_string).collect()
+    }
+
+    #[zbus(property)]
+    fn reclaim(&self) -> bool {
+        self.view().policy.reclaim
+    }
+
+    #[zbus(property, name = "DeadlineUSec")]
+    fn deadline(&self) -> u64 {
+        usec(self.view().policy.deadline)
+    }
+
+    #[zbus(property)]
+    fn kill_victim(&self) -> &'static str {
+        self.view().policy.kill.victim.as_str()
+    }
+
+    #[zbus(property)]
+    fn kill_scope(&self) -> &'static str {
+        self.view().policy.kill.scope.as_str()
+    }
+
+    #[zbus(property)]
+    fn kill_protect(&self) -> Vec<String> {
+        self.view().policy.kill.protect.clone()
+    }
+
+    #[zbus(property, name = "KillCooldownUSec")]
+    fn kill_cooldown(&self) -> u64 {
+        usec(self.view().policy.kill.cooldown)
+    }
+
+    #[zbus(property)]
+    fn fragment_path(&self) -> String {
+        self.view().source.fragment
+    }
+
+    #[zbus(property)]
+    fn drop_in_paths(&self) -> Vec<String> {
+        self.view().source.drop_ins
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> &'static str {
+        self.view().state.word()
+    }
+
+    #[zbus(property)]
+    fn state_reason(&self) -> String {
+        self.view().state.reason().to_owned()
+    }
+
+    #[zbus(property)]
+    fn store_pid(&self) -> u32 {
+        self.view().placement.and_then(|placement| placement.store_pid).unwrap_or(0)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn used_bytes(&self) -> Result<u64> {
+        Ok(self.status().await?.used.0)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn charged_bytes(&self) -> Result<u64> {
+        read_charged(&self.view().placement.ok_or_else(|| self.absent())?.leaf)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn headroom_bytes(&self) -> Result<u64> {
+        Ok(self.status().await?.headroom.0)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn denials(&self) -> Result<u64> {
+        Ok(self.status().await?.denials)
+    }
+
+    /// Nothing is killed yet.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn kills(&self) -> u64 {
+        0
+    }
+
+    /// Nothing is recorded yet.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn last_outcome(&self) -> HashMap<String, OwnedValue> {
+        HashMap::new()
+    }
+}

@@ -1,0 +1,312 @@
+//! The options of `Mount` and `Unmount`, `a{sv}`, as a fragment of configuration. Pure.
+
+use std::{collections::HashMap, time::Duration};
+
+use memcharge_config::{Accounts, Fragment};
+use memcharge_dbus::NO_LIMIT;
+use memcharge_policy::{Bytes, SizeCap};
+use zbus::zvariant::{OwnedValue, Value};
+
+use crate::error::{DaemonError, Result};
+
+/// No call has more options.
+const MAX_OPTIONS: usize = 64;
+
+/// The longest text in an option, in bytes.
+const MAX_TEXT: usize = 4096;
+
+/// The most texts in one option.
+const MAX_LIST: usize = 256;
+
+/// Keys of `Mount`.
+const MOUNT_KEYS: [&str; 20] = [
+    "Where",
+    "Target",
+    "Persist",
+    "Wait",
+    "Backend",
+    "Options",
+    "SizeMax",
+    "InodesMax",
+    "Mode",
+    "Uid",
+    "Gid",
+    "OnFull",
+    "Reserve",
+    "Reclaim",
+    "Sparse",
+    "DeadlineUSec",
+    "KillVictim",
+    "KillScope",
+    "KillProtect",
+    "KillCooldownUSec",
+];
+
+/// Keys of `Unmount`.
+const UNMOUNT_KEYS: [&str; 1] = ["Lazy"];
+
+/// Options as they come over the bus.
+pub(super) type Options = HashMap<String, OwnedValue>;
+
+/// What the options of `Mount` say.
+#[derive(Debug, Default)]
+pub(super) struct MountOptions {
+    /// What is about the mount.
+    pub(super) fragment: Fragment,
+    /// Whether its file is written.
+    pub(super) persist: bool,
+}
+
+/// Reads the options of `Mount`.
+pub(super) fn read_mount(options: &Options, accounts: Accounts<'_>) -> Result<MountOptions> {
+    check_size(options)?;
+    let mut read = MountOptions::default();
+    for (key, value) in options {
+        let option = Given { key, value };
+        match key.as_str() {
+            "Persist" => read.persist = option.boolean()?,
+            "Wait" if option.boolean()? => return Err(DaemonError::NotBuilt("the option Wait")),
+            "Wait" => {}
+            "Backend" => option.backend()?,
+            key if MOUNT_KEYS.contains(&key) => set(&mut read.fragment, option, accounts)?,
+            key => return Err(unknown(key, &MOUNT_KEYS)),
+        }
+    }
+    Ok(read)
+}
+
+/// Reads the options of `Unmount`: whether it is lazy.
+pub(super) fn read_unmount(options: &Options) -> Result<bool> {
+    check_size(options)?;
+    let mut lazy = false;
+    for (key, value) in options {
+        match key.as_str() {
+            "Lazy" => lazy = Given { key, value }.boolean()?,
+            key => return Err(unknown(key, &UNMOUNT_KEYS)),
+        }
+    }
+    Ok(lazy)
+}
+
+fn set(fragment: &mut Fragment, option: Given<'_>, accounts: Accounts<'_>) -> Result<()> {
+    match option.key {
+        "Where" => fragment.place = Some(option.text()?.to_owned()),
+        "Target" => fragment.target = Some(option.parsed()?),
+        "Options" => {
+            let words = option.texts()?;
+            let words = words.iter().map(|word| word.parse().map_err(|error| option.wrong(error)));
+            fragment.options = Some(words.collect::<Result<_>>()?);
+        }
+        "SizeMax" => fragment.size = option.size()?,
+        "InodesMax" => fragment.inodes = option.limit()?,
+        "Mode" => fragment.mode = Some(option.number32()?),
+        "Uid" => fragment.uid = Some(option.id(accounts.user)?),
+        "Gid" => fragment.gid = Some(option.id(accounts.group)?),
+        "OnFull" => fragment.on_full = Some(option.parsed()?),
+        "Reserve" => fragment.reserve = option.limit()?.map(Bytes),
+        "Reclaim" => fragment.reclaim = Some(option.boolean()?),
+        "Sparse" => fragment.sparse = Some(option.parsed()?),
+        "DeadlineUSec" => fragment.deadline = Some(option.span()?),
+        "KillVictim" => fragment.kill.victim = Some(option.parsed()?),
+        "KillScope" => fragment.kill.scope = Some(option.parsed()?),
+        "KillProtect" => fragment.kill.protect = Some(option.texts()?),
+        "KillCooldownUSec" => fragment.kill.cooldown = Some(option.span()?),
+        key => return Err(unknown(key, &MOUNT_KEYS)),
+    }
+    Ok(())
+}
+
+fn check_size(options: &Options) -> Result<()> {
+    match options.len() {
+        0..=MAX_OPTIONS => Ok(()),
+        count => Err(DaemonError::InvalidOption(format!(
+            "{count} options are too many; give at most {MAX_OPTIONS}"
+        ))),
+    }
+}
+
+fn unknown(key: &str, known: &[&str]) -> DaemonError {
+    let shown: String = key.chars().take(MAX_TEXT.min(64)).flat_map(char::escape_debug).collect();
+    let lower = shown.to_lowercase();
+    let slips = |word: &&&str| strsim::damerau_levenshtein(&lower, &word.to_lowercase());
+    let hint = match known.iter().min_by_key(slips) {
+        Some(word) if slips(&word) <= word.len() / 3 + 1 => format!("; did you mean {word}?"),
+        _ => format!("; the options are {}", known.join(", ")),
+    };
+    DaemonError::InvalidOption(format!("there is no option {shown}{hint}"))
+}
+
+/// One option.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    key: &'a str,
+    value: &'a OwnedValue,
+}
+
+impl<'a> Given<'a> {
+    fn wrong(self, why: impl std::fmt::Display) -> DaemonError {
+        DaemonError::InvalidOption(format!("{}: {why}", self.key))
+    }
+
+    fn wrong_type<T>(self, expected: &str) -> Result<T> {
+        let found = self.value.value_signature().to_string();
+        Err(self.wrong(format!("it must be {expected}, not of the D-Bus type `{found}`")))
+    }
+
+    fn boolean(self) -> Result<bool> {
+        if let Value::Bool(value) = &**self.value { Ok(*value) } else { self.wrong_type("a boolean (b)") }
+    }
+
+    fn number(self) -> Result<u64> {
+        if let Value::U64(value) = &**self.value { Ok(*value) } else { self.wrong_type("a number (t)") }
+    }
+
+    fn number32(self) -> Result<u32> {
+        if let Value::U32(value) = &**self.value { Ok(*value) } else { self.wrong_type("a number (u)") }
+    }
+
+    fn text(self) -> Result<&'a str> {
+        match &**self.value {
+            Value::Str(text) => self.bounded(text.as_str()),
+            _ => self.wrong_type("a text (s)"),
+        }
+    }
+
+    fn bounded(self, text: &'a str) -> Result<&'a str> {
+        if text.len() > MAX_TEXT {
+            return Err(self.wrong(format!("a text has at most {MAX_TEXT} bytes")));
+        }
+        Ok(text)
+    }
+
+    fn texts(self) -> Result<Vec<String>> {
+        let Value::Array(array) = &**self.value else { return self.wrong_type("a list of texts (as)") };
+        if array.len() > MAX_LIST {
+            return Err(self.wrong(format!("a list has at most {MAX_LIST} entries")));
+        }
+        let text = |value: &'a Value<'_>| match value {
+            Value::Str(text) => self.bounded(text.as_str()).map(str::to_owned),
+            _ => self.wrong_type("a list of texts (as)"),
+        };
+        array.iter().map(text).collect()
+    }
+
+    fn parsed<T: std::str::FromStr<Err = memcharge_policy::PolicyError>>(self) -> Result<T> {
+        self.text()?.parse().map_err(|error| self.wrong(error))
+    }
+
+    fn limit(self) -> Result<Option<u64>> {
+        self.number().map(|number| Some(number).filter(|number| *number != NO_LIMIT))
+    }
+
+    fn span(self) -> Result<Duration> {
+        self.number().map(Duration::from_micros)
+    }
+
+    fn size(self) -> Result<Option<SizeCap>> {
+        match &**self.value {
+            Value::U64(_) => Ok(self.limit()?.map(|bytes| SizeCap::Bytes(Bytes(bytes)))),
+            Value::Str(_) => self.parsed().map(Some),
+            _ => self.wrong_type("a number of bytes (t), or a text (s) such as \"50%\""),
+        }
+    }
+
+    fn id(self, number_of: &dyn Fn(&str) -> Option<u32>) -> Result<u32> {
+        match &**self.value {
+            Value::U32(id) => Ok(*id),
+            Value::Str(_) => {
+                let name = self.text()?;
+                let id = number_of(name).or_else(|| name.parse().ok());
+                id.ok_or_else(|| self.wrong(format!("there is no `{}` on this system", name.escape_debug())))
+            }
+            _ => self.wrong_type("a number (u) or a name (s)"),
+        }
+    }
+
+    fn backend(self) -> Result<()> {
+        match self.text()? {
+            "redirect" => Ok(()),
+            "guard" => Err(DaemonError::NotBuilt("the backend guard")),
+            other => Err(self.wrong(format!("`{}` is no backend; give \"redirect\"", other.escape_debug()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memcharge_policy::{MountOption, OnFull};
+
+    use super::*;
+
+    fn options(pairs: &[(&str, Value<'static>)]) -> Options {
+        let own = |(key, value): &(&str, Value<'static>)| ((*key).to_owned(), value.try_to_owned().unwrap());
+        pairs.iter().map(own).collect()
+    }
+
+    fn read(pairs: &[(&str, Value<'static>)]) -> Result<MountOptions> {
+        let number = |name: &str| (name == "daemon").then_some(7);
+        read_mount(&options(pairs), Accounts { user: &number, group: &number })
+    }
+
+    #[test]
+    fn every_option_has_its_type() {
+        let read = read(&[
+            ("Where", "/run/shared/m".into()),
+            ("Target", "m.slice".into()),
+            ("Persist", true.into()),
+            ("Wait", false.into()),
+            ("Backend", "redirect".into()),
+            ("Options", vec!["nosuid", "ro"].into()),
+            ("SizeMax", "50%".into()),
+            ("InodesMax", NO_LIMIT.into()),
+            ("Mode", 0o700u32.into()),
+            ("Uid", "daemon".into()),
+            ("Gid", 5u32.into()),
+            ("OnFull", "enospc".into()),
+            ("Reserve", 4096u64.into()),
+            ("Reclaim", false.into()),
+            ("DeadlineUSec", 5u64.into()),
+            ("KillProtect", vec!["a*"].into()),
+        ])
+        .unwrap();
+        assert!(read.persist);
+        let fragment = read.fragment;
+        assert_eq!(fragment.place.as_deref(), Some("/run/shared/m"));
+        assert_eq!(fragment.options, Some(vec![MountOption::Nosuid, MountOption::Ro]));
+        assert_eq!(fragment.size, Some(SizeCap::Percent(50)));
+        assert_eq!(fragment.inodes, None);
+        assert_eq!((fragment.mode, fragment.uid, fragment.gid), (Some(0o700), Some(7), Some(5)));
+        assert_eq!(fragment.on_full, Some(OnFull::Enospc));
+        assert_eq!(fragment.reserve, Some(Bytes(4096)));
+        assert_eq!(fragment.deadline, Some(Duration::from_micros(5)));
+        assert_eq!(fragment.kill.protect, Some(vec!["a*".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (key, value, message) in [
+            ("Were", "x".into(), "there is no option Were; did you mean Where?"),
+            ("sizemax", "x".into(), "there is no option sizemax; did you mean SizeMax?"),
+            ("Where", true.into(), "Where: it must be a text (s), not of the D-Bus type `b`"),
+            ("Reserve", 1u32.into(), "Reserve: it must be a number (t), not of the D-Bus type `u`"),
+            ("Options", "ro".into(), "Options: it must be a list of texts (as), not of the D-Bus type `s`"),
+            ("Wait", true.into(), "the option Wait is not built yet"),
+            ("Uid", "nobody".into(), "Uid: there is no `nobody` on this system"),
+            ("OnFull", "no".into(), "OnFull: `no` is not a value of on-full; give \"enospc\" or \"kill\""),
+        ] {
+            assert_eq!(read(&[(key, value)]).unwrap_err().to_string(), message);
+        }
+        let long = "x".repeat(MAX_TEXT + 1);
+        assert!(read(&[("Where", long.into())]).is_err());
+        let unknown = read(&[("Colour", 1u32.into())]).unwrap_err().to_string();
+        assert!(unknown.starts_with("there is no option Colour; the options are Where, "), "{unknown}");
+    }
+
+    #[test]
+    fn there_is_an_end_to_options() {
+        let many = (0..=MAX_OPTIONS).map(|i| (format!("k{i}"), Value::from(1u32).try_to_owned().unwrap()));
+        assert!(read_unmount(&many.collect()).is_err());
+        assert!(read_unmount(&options(&[("Lazy", true.into())])).unwrap());
+        assert!(read_unmount(&options(&[("Layz", true.into())])).is_err());
+    }
+}

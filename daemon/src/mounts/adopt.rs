@@ -1,0 +1,68 @@
+//! Finding a mount again that an earlier daemon made. Its store goes on meanwhile.
+
+use memcharge_cgroup::Sampler;
+use memcharge_policy::{Bytes, SizeCap, link::MountRecord};
+
+use super::{Shared, attach::Attached, detach::clear};
+use crate::{
+    attach::{holders::read_mounts, mountinfo::find_own},
+    error::Result,
+    placement::systemd::UnitState,
+    store_link::{CONNECT_LIMIT, Link},
+};
+
+/// What became of a mount that is on record.
+#[derive(Debug)]
+pub(super) enum Adopted {
+    /// It works.
+    Active(Box<Attached>),
+    /// It does not, for this reason.
+    Broken(String),
+    /// It was not mounted, and what was left of it is cleared.
+    Cleared,
+}
+
+/// Looks at what is left of a mount.
+pub(super) async fn adopt(shared: &Shared, record: MountRecord) -> Result<Adopted> {
+    let name = record.policy.name.clone();
+    let mounted = find_own(&read_mounts()?, &record.mounted_on).is_some();
+    let up = shared.systemd.state(&name.unit()).await? == UnitState::Up;
+    if !mounted {
+        // Half made when its daemon ended, or unmounted by hand: without a path to it there is nothing to keep.
+        clear(shared, &record).await?;
+        return Ok(Adopted::Cleared);
+    }
+    match reach(&record).await {
+        Ok(link) => {
+            let pid = shared.systemd.main_pid(&name.unit()).await?;
+            let cap = find_cap(shared, &record);
+            Ok(Adopted::Active(Box::new(Attached { record, cap, pid, link })))
+        }
+        Err(error) if up => Ok(Adopted::Broken(format!("the store does not answer: {error}"))),
+        Err(_) => Ok(Adopted::Broken(super::actor::lost(&name))),
+    }
+}
+
+async fn reach(record: &MountRecord) -> Result<Link> {
+    let mut link = Link::connect(&record.policy.name).await?;
+    link.status(CONNECT_LIMIT).await?;
+    Ok(link)
+}
+
+/// The cap as it would be resolved now; the one that the store keeps is what was resolved when it started.
+fn find_cap(shared: &Shared, record: &MountRecord) -> Option<Bytes> {
+    match record.policy.size? {
+        SizeCap::Bytes(bytes) => Some(bytes.page_ceil()),
+        share @ SizeCap::Percent(_) => {
+            let sample =
+                Sampler::open(&shared.hierarchy, &record.target_path).and_then(|sampler| sampler.sample());
+            match sample {
+                Ok(sample) => share.resolve(sample.smallest_max()),
+                Err(error) => {
+                    tracing::warn!("mount {}: the cap is not known: {error}", record.policy.name);
+                    None
+                }
+            }
+        }
+    }
+}

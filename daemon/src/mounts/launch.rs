@@ -1,0 +1,185 @@
+//! Starting a mount's store, in the cgroup that pays.
+//!
+//! In a slice systemd puts it there, and knows when it serves. Below a bare cgroup the process is moved by hand. It can
+//! be moved only when the program runs: until then systemd's own code in that process moves itself into the unit's
+//! cgroup, at a moment that nobody is told. So there the unit has the type `exec`, and the store says by its socket
+//! that it serves.
+
+use std::{
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    time::Duration,
+};
+
+use memcharge_policy::link::{Handover, MountRecord};
+use tokio::time::timeout;
+
+use super::{Shared, blocking, undo::Undo};
+use crate::{
+    attach::{backing::Backing, fuse::FuseMount},
+    error::{DaemonError, Result},
+    placement::{
+        handover::{self, Channel, make_channel},
+        raw::{leaf_name, move_into},
+        systemd::{UNIT_LIMIT, UnitState},
+        target::{Site, is_raw},
+        unit::store_properties,
+    },
+    store_link::Link,
+};
+
+/// How long a store may take until it serves: the limit of its unit, and what systemd needs to act on that.
+const START_LIMIT: Duration = Duration::from_secs(65);
+
+/// How long systemd may take to notice that a process has ended.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What goes to the store.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Where the data are.
+    pub(super) backing: Backing,
+    /// The mount that it serves.
+    pub(super) fuse: FuseMount,
+    /// Where it answers.
+    pub(super) listener: UnixListener,
+    /// What it shall do.
+    pub(super) handover: Handover,
+}
+
+/// A store that serves.
+#[derive(Debug)]
+pub(super) struct Launched {
+    /// The detached mount. Everything else is the store's alone by now: a connection lives as long as anybody has it.
+    pub(super) mount: OwnedFd,
+    /// Its process.
+    pub(super) pid: u32,
+    /// The connection to it.
+    pub(super) link: Link,
+}
+
+/// Starts the store and returns when it serves.
+pub(super) async fn launch(
+    shared: &Shared,
+    record: &MountRecord,
+    site: Site,
+    parts: Parts,
+    undo: &mut Undo,
+) -> Result<Launched> {
+    let (systemd, unit) = (&shared.systemd, record.policy.name.unit());
+    warm(&shared.store).await?;
+    let channel = make_channel()?;
+    let raw = is_raw(&record.policy.target);
+    if !raw {
+        parts.send(&channel)?;
+    }
+    undo.unit = Some(unit.clone());
+    let properties =
+        store_properties(&record.policy.name, &record.policy.target, &shared.store, channel.store.as_fd());
+    let job = systemd.start_transient(&unit, &properties).await?;
+    systemd.expect_done(job, START_LIMIT).await?;
+    let placed = if raw { place(shared, record, site, undo).await } else { Ok(()) };
+    let served = async {
+        placed?;
+        let pid = check_leaf(shared, record).await?;
+        if raw {
+            // The store waits for this, so that it allocates nothing before it is where it belongs.
+            parts.send(&channel)?;
+        }
+        // With them here a store that ends would leave its socket open, and its mount alive.
+        let Parts { backing, fuse, listener, .. } = parts;
+        drop((channel, backing, fuse.connection, listener));
+        let mut link = Link::connect(&record.policy.name).await?;
+        link.status(START_LIMIT).await?;
+        Ok(Launched { mount: fuse.mount, pid, link })
+    };
+    let served = tokio::select! {
+        served = served => served,
+        () = ended(shared, &unit) => Err(early_end(record)),
+    };
+    match served {
+        Ok(launched) => {
+            systemd.let_go(&unit).await;
+            Ok(launched)
+        }
+        Err(error) => Err(explain(shared, unit, error).await),
+    }
+}
+
+impl Parts {
+    fn send(&self, channel: &Channel) -> Result<()> {
+        let fds = [
+            self.fuse.connection.as_fd(),
+            self.backing.mount.as_fd(),
+            self.backing.root.as_fd(),
+            self.listener.as_fd(),
+        ];
+        handover::send(channel.daemon.as_fd(), &self.handover, fds)
+    }
+}
+
+/// Reads the store's program from here: whoever reads a file first pays for its cache, and that must not be the
+/// target.
+async fn warm(store: &str) -> Result<()> {
+    let store = store.to_owned();
+    blocking("reading the store's program", move || {
+        std::fs::read(&store).map(drop).map_err(DaemonError::io("read", store))
+    })
+    .await
+}
+
+/// Moves the store into a cgroup of its own below the target.
+async fn place(shared: &Shared, record: &MountRecord, site: Site, undo: &mut Undo) -> Result<()> {
+    let pid = main_pid(shared, record).await?;
+    let leaf = leaf_name(&record.policy.name);
+    let (leaf_cgroup, _) = site.cgroup.make_child(&leaf)?;
+    undo.leaf = Some((site.cgroup, leaf));
+    move_into(&leaf_cgroup, pid)
+}
+
+/// Checks that the store is where it pays for the mount, and returns its process.
+async fn check_leaf(shared: &Shared, record: &MountRecord) -> Result<u32> {
+    let pid = main_pid(shared, record).await?;
+    let cgroup = shared.hierarchy.open_of(Some(pid))?;
+    if cgroup.path() != record.leaf {
+        let what = format!("is in the cgroup {}, not in {}", cgroup.path(), record.leaf);
+        return Err(DaemonError::Store { name: record.policy.name.to_string(), what });
+    }
+    Ok(pid)
+}
+
+async fn main_pid(shared: &Shared, record: &MountRecord) -> Result<u32> {
+    let name = &record.policy.name;
+    let pid = timeout(UNIT_LIMIT, shared.systemd.main_pid(&name.unit())).await;
+    match pid.map_err(|_| DaemonError::Late { what: "systemd's answer".into(), limit: UNIT_LIMIT })?? {
+        0 => Err(early_end(record)),
+        pid => Ok(pid),
+    }
+}
+
+fn early_end(record: &MountRecord) -> DaemonError {
+    let what = "ended as soon as it had started".to_owned();
+    DaemonError::Store { name: record.policy.name.to_string(), what }
+}
+
+/// Returns when a unit is down, and never where that cannot be watched: other limits count then.
+async fn ended(shared: &Shared, unit: &str) {
+    if shared.systemd.wait_down(unit).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What does not work with a store has often to do with its end, and then its unit knows why.
+async fn explain(shared: &Shared, unit: String, error: DaemonError) -> DaemonError {
+    let systemd = &shared.systemd;
+    let down = timeout(GRACE, systemd.wait_down(&unit)).await;
+    if !matches!(down, Ok(Ok(()))) || !matches!(systemd.state(&unit).await, Ok(UnitState::Down)) {
+        return error;
+    }
+    match systemd.result(&unit).await {
+        Ok(result) => DaemonError::Unit { unit, action: "start", job: "done".to_owned(), result },
+        Err(_) => error,
+    }
+}

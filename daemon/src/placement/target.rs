@@ -1,0 +1,114 @@
+//! The target of a mount: found, started if it is a slice, and asked whether a store fits in.
+
+use memcharge_cgroup::{Cgroup, Hierarchy, Sampler};
+use memcharge_policy::{Bytes, MountName, SizeCap, Target, admission::MACHINE_MARGIN, sample::Sample};
+
+use super::{raw::leaf_name, systemd::Systemd};
+use crate::error::{DaemonError, Result};
+
+/// What a store takes when it starts: its buffers, its heap and its code.
+pub(crate) const STORE_NEEDS: Bytes = Bytes::mib(4);
+
+/// A target that is there and has room.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// Its cgroup.
+    pub(crate) cgroup: Cgroup,
+    /// It and its ancestors at that moment.
+    pub(crate) sample: Sample,
+}
+
+/// The path of a target's cgroup.
+pub(crate) async fn find_path(systemd: &Systemd, target: &Target) -> Result<String> {
+    match target {
+        Target::Path(path) => Ok(path.clone()),
+        Target::Slice(slice) => {
+            let path = systemd.slice_cgroup(slice).await?.or_else(|| target.slice_path());
+            path.ok_or_else(|| DaemonError::NoSuchTarget {
+                target: slice.clone(),
+                why: "it has no cgroup".into(),
+            })
+        }
+        Target::Service(_) => Err(DaemonError::NotBuilt("a service as the target")),
+        Target::Scope(_) => Err(DaemonError::NotBuilt("a scope as the target")),
+    }
+}
+
+/// Opens a target's cgroup and checks that a store can start there.
+pub(crate) fn open_site(hierarchy: &Hierarchy, path: &str) -> Result<Site> {
+    let cgroup = hierarchy.open(path)?;
+    if !cgroup.has_memory()? {
+        return Err(memcharge_cgroup::CgroupError::NoMemoryController { path: path.to_owned() }.into());
+    }
+    let sample = Sampler::open(hierarchy, path)?.sample()?;
+    check_room(&sample, path)?;
+    Ok(Site { cgroup, sample })
+}
+
+fn check_room(sample: &Sample, path: &str) -> Result<()> {
+    let headroom = sample.headroom(MACHINE_MARGIN).bytes;
+    if headroom < STORE_NEEDS {
+        return Err(DaemonError::TooSmall { target: path.to_owned(), headroom, needs: STORE_NEEDS });
+    }
+    Ok(())
+}
+
+/// A mount's cap in bytes.
+pub(crate) fn resolve_cap(size: Option<SizeCap>, sample: &Sample) -> Result<Option<Bytes>> {
+    let Some(size) = size else { return Ok(None) };
+    let no_limit = "size is a share of the target's limit, and neither the target nor an ancestor has one";
+    let cap = size.resolve(sample.smallest_max());
+    cap.map(Some).ok_or_else(|| DaemonError::InvalidOption(no_limit.to_owned()))
+}
+
+/// Where the store of `name` will be, below `target_path`.
+pub(crate) fn leaf_path(name: &MountName, target: &Target, target_path: &str) -> String {
+    let leaf = if is_raw(target) { leaf_name(name) } else { name.unit() };
+    format!("{}/{leaf}", target_path.trim_end_matches('/'))
+}
+
+/// Whether a store is moved into this target by hand.
+pub(crate) fn is_raw(target: &Target) -> bool {
+    matches!(target, Target::Path(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use memcharge_policy::sample::LevelSample;
+
+    use super::*;
+
+    fn sample(current: u64, max: Option<u64>) -> Sample {
+        let level = LevelSample { current: Bytes::mib(current), max: max.map(Bytes::mib), high: None };
+        Sample { levels: vec![level], available: Bytes::mib(1000) }
+    }
+
+    #[test]
+    fn a_store_needs_room() {
+        assert!(check_room(&sample(6, Some(10)), "/t").is_ok());
+        assert!(check_room(&sample(6, None), "/t").is_ok());
+        let error = check_room(&sample(8, Some(10)), "/t").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "/t has 2M of headroom, and a store needs 4M; raise its limit or free memory there"
+        );
+    }
+
+    #[test]
+    fn caps_are_resolved_or_refused() {
+        let cap =
+            |size: Option<&str>, max| resolve_cap(size.map(|size| size.parse().unwrap()), &sample(0, max));
+        assert_eq!(cap(None, Some(10)).unwrap(), None);
+        assert_eq!(cap(Some("50%"), Some(10)).unwrap(), Some(Bytes::mib(5)));
+        assert_eq!(cap(Some("1M"), None).unwrap(), Some(Bytes::mib(1)));
+        assert!(matches!(cap(Some("50%"), None), Err(DaemonError::InvalidOption(_))));
+    }
+
+    #[test]
+    fn leaves() {
+        let name = "m".parse().unwrap();
+        let leaf = |target: &str, path: &str| leaf_path(&name, &target.parse().unwrap(), path);
+        assert_eq!(leaf("a.slice", "/a.slice"), "/a.slice/memcharge-store-m.service");
+        assert_eq!(leaf("/pod/x", "/pod/x"), "/pod/x/memcharge-m");
+    }
+}

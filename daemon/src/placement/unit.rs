@@ -1,0 +1,171 @@
+//! The transient unit of a store, as properties for systemd. Pure.
+
+use std::os::fd::BorrowedFd;
+
+use memcharge_policy::{MountName, Target};
+use zbus::zvariant::{Fd, Value};
+
+/// The slice of stores whose target is not a unit.
+const DEFAULT_SLICE: &str = "system.slice";
+
+/// What groups all stores.
+const GROUP: &str = "memcharge.target";
+
+/// A store that has not served by then will not.
+const START_LIMIT_USEC: u64 = 60_000_000;
+
+/// A store has nothing to save; with its clean-up this keeps a shutdown below ten seconds.
+const STOP_LIMIT_USEC: u64 = 5_000_000;
+
+/// As many files can be open through a mount, and more: the largest limit that every kernel takes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// "Never killed by the OOM killer".
+const UNKILLABLE: i32 = -1000;
+
+/// What a store may do: be root towards files, mount, lock memory. Numbers of `linux/capability.h`.
+const CAPABILITIES: [(&str, u8); 11] = [
+    ("CAP_CHOWN", 0),
+    ("CAP_DAC_OVERRIDE", 1),
+    ("CAP_DAC_READ_SEARCH", 2),
+    ("CAP_FOWNER", 3),
+    ("CAP_FSETID", 4),
+    ("CAP_LINUX_IMMUTABLE", 9),
+    ("CAP_IPC_LOCK", 14),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_SYS_RESOURCE", 24),
+    ("CAP_MKNOD", 27),
+    ("CAP_SETFCAP", 31),
+];
+
+/// One property of a unit.
+pub(crate) type Property<'a> = (&'static str, Value<'a>);
+
+/// What systemd is told about a store.
+pub(crate) fn store_properties<'a>(
+    name: &MountName,
+    target: &Target,
+    store: &str,
+    stdin: BorrowedFd<'a>,
+) -> Vec<Property<'a>> {
+    let arguments = |verb: &str| vec![store.to_owned(), verb.to_owned(), name.to_string()];
+    let start = vec![(store.to_owned(), arguments("serve"), false)];
+    let end = vec![(store.to_owned(), arguments("end"), vec!["privileged".to_owned()])];
+    let slice = match target {
+        Target::Slice(slice) => slice.clone(),
+        Target::Service(_) | Target::Scope(_) | Target::Path(_) => DEFAULT_SLICE.to_owned(),
+    };
+    let mut properties: Vec<Property<'a>> = vec![
+        ("Description", format!("memcharge mount {name}, charged to {target}").into()),
+        // Keeps the unit until its result was read, should it fail.
+        ("AddRef", true.into()),
+        ("Type", if matches!(target, Target::Path(_)) { "exec" } else { "notify" }.into()),
+        ("NotifyAccess", "main".into()),
+        ("ExecStart", start.into()),
+        ("ExecStopPostEx", end.into()),
+        ("Slice", slice.into()),
+        ("PartOf", vec![GROUP].into()),
+        ("Wants", vec![GROUP].into()),
+        // So that whoever stops the group waits for the stores.
+        ("After", vec![GROUP].into()),
+        ("StandardInputFileDescriptor", Value::Fd(Fd::from(stdin))),
+        ("StandardOutput", "journal".into()),
+        ("StandardError", "journal".into()),
+    ];
+    properties.extend(limits());
+    properties
+}
+
+fn limits() -> Vec<Property<'static>> {
+    let capabilities: u64 = CAPABILITIES.iter().map(|(_, number)| 1 << number).sum();
+    vec![
+        ("TimeoutStartUSec", START_LIMIT_USEC.into()),
+        ("TimeoutStopUSec", STOP_LIMIT_USEC.into()),
+        ("CollectMode", "inactive-or-failed".into()),
+        ("KillMode", "mixed".into()),
+        ("Restart", "no".into()),
+        ("OOMScoreAdjust", UNKILLABLE.into()),
+        ("OOMPolicy", "continue".into()),
+        ("MemoryAccounting", true.into()),
+        ("MemorySwapMax", 0u64.into()),
+        ("LimitMEMLOCK", u64::MAX.into()),
+        ("LimitMEMLOCKSoft", u64::MAX.into()),
+        ("LimitNOFILE", FILE_LIMIT.into()),
+        ("LimitNOFILESoft", FILE_LIMIT.into()),
+        ("LimitCORE", 0u64.into()),
+        ("LimitCORESoft", 0u64.into()),
+        ("CapabilityBoundingSet", capabilities.into()),
+        ("NoNewPrivileges", true.into()),
+    ]
+}
+
+/// The object path of a unit, as systemd escapes it.
+pub(crate) fn unit_path(unit: &str) -> String {
+    unit.bytes().fold("/org/freedesktop/systemd1/unit/".to_owned(), |mut path, byte| {
+        let leads = path.ends_with('/');
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && !leads) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+        path
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::fd::AsFd};
+
+    use super::*;
+
+    fn properties_of(target: &str) -> BTreeMap<&'static str, String> {
+        let name = "m.1".parse().unwrap();
+        let stdin = std::io::stdin();
+        store_properties(&name, &target.parse().unwrap(), "/usr/libexec/store", stdin.as_fd())
+            .into_iter()
+            .map(|(key, value)| (key, format!("{} {value}", value.value_signature())))
+            .collect()
+    }
+
+    #[test]
+    fn properties_have_the_types_that_systemd_takes() {
+        let properties = properties_of("a-b.slice");
+        for (key, expected) in [
+            (
+                "ExecStart",
+                r#"a(sasb) [("/usr/libexec/store", ["/usr/libexec/store", "serve", "m.1"], false)]"#,
+            ),
+            (
+                "ExecStopPostEx",
+                r#"a(sasas) [("/usr/libexec/store", ["/usr/libexec/store", "end", "m.1"], ["privileged"])]"#,
+            ),
+            ("Slice", r#"s "a-b.slice""#),
+            ("PartOf", r#"as ["memcharge.target"]"#),
+            ("OOMScoreAdjust", "i -1000"),
+            ("MemorySwapMax", "t uint64 0"),
+            ("LimitMEMLOCK", "t uint64 18446744073709551615"),
+            ("MemoryAccounting", "b true"),
+            ("CapabilityBoundingSet", "t uint64 2300592671"),
+        ] {
+            assert_eq!(properties.get(key).map(String::as_str), Some(expected), "{key}");
+        }
+        assert!(properties["StandardInputFileDescriptor"].starts_with('h'));
+    }
+
+    #[test]
+    fn a_bare_cgroup_has_its_store_started_elsewhere() {
+        assert_eq!(properties_of("/pods/a")["Slice"], r#"s "system.slice""#);
+        assert_eq!(properties_of("/pods/a")["Type"], r#"s "exec""#);
+    }
+
+    #[test]
+    fn unit_paths() {
+        for (unit, path) in [
+            ("a.slice", "/org/freedesktop/systemd1/unit/a_2eslice"),
+            ("memcharge-store-0.service", "/org/freedesktop/systemd1/unit/memcharge_2dstore_2d0_2eservice"),
+            ("0.slice", "/org/freedesktop/systemd1/unit/_30_2eslice"),
+        ] {
+            assert_eq!(unit_path(unit), path);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The daemon's life: start, signals, exit. Mounts outlive it.
+
+use std::{sync::Arc, time::Duration};
+
+use memcharge_config::{ConfigError, Loaded, LoadedMount, Roots};
+use memcharge_dbus::{BUS_NAME, ROOT_PATH};
+use memcharge_policy::link::MountRecord;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
+use zbus::{
+    Connection,
+    connection::Builder,
+    fdo::{ObjectManager, RequestNameFlags, RequestNameReply},
+};
+
+use crate::{
+    bus::{Manager, Publisher},
+    error::{DaemonError, Result},
+    mounts::{Request, Shared, Source, Table, TableHandle, changed_keys},
+    notify,
+    placement::systemd::Systemd,
+    record, settings,
+};
+
+/// The bus answers at once, or is not there.
+const BUS_LIMIT: Duration = Duration::from_secs(25);
+
+/// Runs the daemon until it is told to exit.
+pub(crate) async fn run(roots: Roots, store: String) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let loaded = settings::load(&roots).map_err(log_errors)?;
+    crate::logging::start(loaded.main.log_level);
+    record::make_directories()?;
+    let connection = within(Builder::system(), "connect to the system bus").await?;
+    let (stop, stopping) = watch::channel(false);
+    let (set_ready, ready) = watch::channel(false);
+    let systemd = timeout(BUS_LIMIT, Systemd::new(&connection)).await.map_err(|_| bus_late())??;
+    let shared = Shared::new(systemd, Publisher::new(connection.clone()), store, stopping);
+    let (table, handle) = Table::new(Arc::new(shared));
+    let manager = Manager { table: handle.clone(), ready, roots, defaults: loaded.main.defaults.clone() };
+    own_name(&connection, manager).await?;
+    let table = tokio::spawn(table.run());
+    let start = async {
+        adopt(&handle, &loaded).await?;
+        set_ready.send_replace(true);
+        make_configured(&handle, loaded).await
+    };
+    let ended = tokio::select! {
+        started = start => match started {
+            Ok(()) => {
+                notify::ready();
+                signals.serve(&connection, &handle).await
+            }
+            Err(error) => Err(error),
+        },
+        ended = signals.wait(&connection) => ended,
+    };
+    notify::stopping();
+    stop.send_replace(true);
+    // The table has a limit of its own.
+    drop(table.await);
+    ended
+}
+
+fn log_errors(errors: Vec<ConfigError>) -> DaemonError {
+    crate::logging::start(memcharge_config::LogLevel::Info);
+    for error in &errors {
+        tracing::error!("{error}");
+    }
+    DaemonError::Configuration(errors.len())
+}
+
+async fn within(builder: zbus::Result<Builder<'_>>, action: &str) -> Result<Connection> {
+    let built = timeout(BUS_LIMIT, async { builder?.build().await }).await.map_err(|_| bus_late())?;
+    built.map_err(DaemonError::bus(action))
+}
+
+fn bus_late() -> DaemonError {
+    DaemonError::Late { what: "an answer of the system bus".into(), limit: BUS_LIMIT }
+}
+
+/// Shows the root object, then takes the name: from then on calls come in.
+async fn own_name(connection: &Connection, manager: Manager) -> Result<()> {
+    let failed = || DaemonError::bus::<zbus::Error>(format!("own {BUS_NAME} on the system bus"));
+    let server = connection.object_server();
+    server.at(ROOT_PATH, manager).await.map_err(failed())?;
+    server.at(ROOT_PATH, ObjectManager).await.map_err(failed())?;
+    let flags = RequestNameFlags::DoNotQueue.into();
+    let name = timeout(BUS_LIMIT, connection.request_name_with_flags(BUS_NAME, flags)).await;
+    match name.map_err(|_| bus_late())?.map_err(failed())? {
+        RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner => Ok(()),
+        RequestNameReply::InQueue | RequestNameReply::Exists => Err(failed()(zbus::Error::NameTaken)),
+    }
+}
+
+/// Finds the mounts of an earlier daemon again.
+async fn adopt(table: &TableHandle, loaded: &Loaded) -> Result<()> {
+    let mut adoptions = JoinSet::new();
+    for found in record::read_all()? {
+        let record = match found {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!("{error}");
+                continue;
+            }
+        };
+        let configured = loaded.mounts.iter().find(|mount| mount.policy.name == record.policy.name);
+        compare(&record, configured);
+        let drop_ins = configured.map(settings::source).unwrap_or_default().drop_ins;
+        let source = Source { fragment: record.fragment.clone(), drop_ins };
+        let table = table.clone();
+        adoptions.spawn(async move {
+            let name = record.policy.name.clone();
+            if let Err(error) = table.adopt(record, source).await {
+                tracing::error!(mount = %name, "mount {name}: {error}");
+            }
+        });
+    }
+    while adoptions.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn compare(record: &MountRecord, configured: Option<&LoadedMount>) {
+    let name = &record.policy.name;
+    match configured {
+        Some(mount) => {
+            let keys = changed_keys(&record.policy, &mount.policy).join(", ");
+            if !keys.is_empty() {
+                tracing::warn!(
+                    mount = %name,
+                    "mount {name} is in use with its old settings ({keys} differ); unmount it and restart memcharged to apply them"
+                );
+            }
+        }
+        None if record.fragment.is_empty() => {}
+        None => {
+            tracing::info!(mount = %name, "mount {name} is not configured any more, and stays until it is unmounted")
+        }
+    }
+}
+
+/// Makes the mounts of the configuration that are not there yet. One that fails is kept as failed.
+async fn make_configured(table: &TableHandle, loaded: Loaded) -> Result<()> {
+    let mut made = JoinSet::new();
+    for mount in loaded.mounts {
+        if table.find(&mount.policy.name).await.is_ok() {
+            continue;
+        }
+        let source = settings::source(&mount);
+        let table = table.clone();
+        // What went wrong is logged and shown by the mount itself.
+        made.spawn(
+            async move { table.create(Request { policy: mount.policy, source, keep_failed: true }).await },
+        );
+    }
+    while made.join_next().await.is_some() {}
+    if table.list().await?.is_empty() {
+        notify::status("no mounts configured");
+    }
+    Ok(())
+}
+
+/// What ends the daemon or wakes it up.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    watchdog: Option<Interval>,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let stream = |kind| signal(kind).map_err(DaemonError::io("wait for", "signals"));
+        let watchdog = notify::watchdog_period().map(|period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Ok(Self {
+            terminate: stream(SignalKind::terminate())?,
+            interrupt: stream(SignalKind::interrupt())?,
+            hang_up: stream(SignalKind::hangup())?,
+            watchdog,
+        })
+    }
+
+    /// Returns when the daemon has to exit.
+    async fn wait(&mut self, connection: &Connection) -> Result<()> {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Ok(()),
+                _ = self.interrupt.recv() => return Ok(()),
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; nothing was changed"),
+                () = tick(&mut self.watchdog) => notify::alive(),
+                () = connection.closed() => return Err(lost_bus()),
+            }
+        }
+    }
+
+    /// As [`Signals::wait`]; the watchdog hears from the daemon only as long as its table answers.
+    async fn serve(&mut self, connection: &Connection, table: &TableHandle) -> Result<()> {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Ok(()),
+                _ = self.interrupt.recv() => return Ok(()),
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; nothing was changed"),
+                () = tick(&mut self.watchdog) => {
+                    table.list().await?;
+                    notify::alive();
+                }
+                () = connection.closed() => return Err(lost_bus()),
+            }
+        }
+    }
+}
+
+fn lost_bus() -> DaemonError {
+    DaemonError::bus("go on")(zbus::Error::Failure("the connection to the system bus is closed".to_owned()))
+}
+
+async fn tick(watchdog: &mut Option<Interval>) {
+    match watchdog {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
+}
