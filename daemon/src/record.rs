@@ -111,6 +111,7 @@ mod tests {
         let policy = MountPolicy::new("m".parse().unwrap(), "/run/m".into(), Target::Slice("m.slice".into()));
         let record = MountRecord {
             policy,
+            cap: None,
             mounted_on: "/run/m".into(),
             made_directories: vec!["/run/m".into()],
             leaf: "/m.slice/memcharge-store-m.service".into(),

@@ -4,6 +4,8 @@
 //! what XML cannot say: errors, the escaping of object paths, the row of `ListMounts`.
 
 mod error;
+// The types are the contract's.
+#[allow(clippy::type_complexity)]
 mod generated;
 mod names;
 mod wire;

@@ -76,6 +76,9 @@ pub struct StoreStatus {
 pub struct MountRecord {
     /// The policy in force.
     pub policy: MountPolicy,
+    /// The cap in bytes, as it was resolved when the mount was made.
+    #[serde(default)]
+    pub cap: Option<Bytes>,
     /// Where the mount really is (symlinks in `policy.place` resolved).
     pub mounted_on: String,
     /// The directories that were made for the mount point, outermost first; they are removed with the mount.
@@ -121,6 +124,7 @@ mod tests {
         let target: Target = "models.slice".parse()?;
         let record = MountRecord {
             policy: MountPolicy::new(name, "/run/shared/models".into(), target),
+            cap: Some(Bytes::mib(64)),
             mounted_on: "/run/shared/models".into(),
             made_directories: vec!["/run/shared".into(), "/run/shared/models".into()],
             leaf: "/models.slice/memcharge-store-models.service".into(),

@@ -45,8 +45,11 @@ pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
 
 fn unmount(record: &MountRecord) -> Result<(), StoreError> {
     let text = fs::read_to_string("/proc/self/mountinfo").map_err(io_error("read the mount table"))?;
-    let here = mountinfo::parse_own_mounts(&text).any(|line| line.mounted_on == record.mounted_on);
-    if !here {
+    let malformed = |line| {
+        io_error::<io::Error>("read the mount table")(io::Error::new(io::ErrorKind::InvalidData, line))
+    };
+    let mounts = mountinfo::parse_mountinfo(&text).map_err(malformed)?;
+    if mountinfo::find_own(&mounts, &record.mounted_on).is_none() {
         return Ok(());
     }
     // Detached: the store is gone, so whoever still uses the mount can only get errors from it.

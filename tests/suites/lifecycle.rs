@@ -105,9 +105,11 @@ vm_tests! { PLAIN;
         assert_eq!(report(&client, &["read", &file]).done, 16 * MIB, "nothing was lost by the refusal");
         user.end();
         let (place, leaf) = (mount.place.clone(), mount.leaf());
-        // A mapping does not keep a mount busy; its pages live until it is gone.
+        // A mapping keeps a mount busy as well. After a lazy unmount its pages live until it is gone.
         let mapped = Waiting::start(&client, &["hold", &file, "--map"]);
-        mount.unmount();
+        let refused = ctl(&["unmount", "x"]).failed(1);
+        assert!(refused.err.contains(&format!("pid {}", mapped.pid())), "{}", refused.err);
+        let _ = ctl(&["unmount", "x", "--lazy"]).ok();
         is_gone("x", &place);
         assert!(!leaf.exists());
         assert!(target.current() > 15 * MIB, "the mapping still holds the pages");

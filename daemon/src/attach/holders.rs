@@ -6,7 +6,8 @@ use std::{
     path::PathBuf,
 };
 
-use super::mountinfo::{MountEntry, binds, is_within, parse_mountinfo};
+use memcharge_policy::mountinfo::{MountEntry, binds, is_within, parse_mountinfo};
+
 use crate::error::{DaemonError, Result};
 
 /// As many holders are named; the others are counted.

@@ -3,5 +3,4 @@
 pub(crate) mod backing;
 pub(crate) mod fuse;
 pub(crate) mod holders;
-pub(crate) mod mountinfo;
 pub(crate) mod point;

@@ -6,13 +6,15 @@ use std::{
     path::Path,
 };
 
-use memcharge_policy::is_unsafe_mount_point;
+use memcharge_policy::{
+    is_unsafe_mount_point,
+    mountinfo::{MountEntry, own_above},
+};
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxAttributes, StatxFlags},
     io::Errno,
 };
 
-use super::mountinfo::{MountEntry, own_above};
 use crate::error::{DaemonError, Result};
 
 /// As many symlinks as the kernel follows in one path.
@@ -253,7 +255,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::attach::mountinfo::parse_mountinfo;
+    use memcharge_policy::mountinfo::parse_mountinfo;
 
     fn tree() -> (tempfile::TempDir, String) {
         let dir = tempfile::tempdir().unwrap();

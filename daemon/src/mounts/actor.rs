@@ -114,12 +114,12 @@ impl Actor {
     }
 
     fn take(&mut self, attached: Attached) -> Event {
-        let Attached { record, cap, pid, link } = attached;
+        let Attached { record, pid, link } = attached;
         let placement = Placement {
             mounted_on: record.mounted_on.clone(),
             target_id: record.target_id,
             leaf: record.leaf.clone(),
-            cap,
+            cap: record.cap,
             store_pid: Some(pid),
         };
         self.view.send_modify(|view| view.placement = Some(placement));

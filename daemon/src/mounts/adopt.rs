@@ -1,11 +1,10 @@
 //! Finding a mount again that an earlier daemon made. Its store goes on meanwhile.
 
-use memcharge_cgroup::Sampler;
-use memcharge_policy::{Bytes, SizeCap, link::MountRecord};
+use memcharge_policy::{link::MountRecord, mountinfo::find_own};
 
 use super::{Shared, attach::Attached, detach::clear};
 use crate::{
-    attach::{holders::read_mounts, mountinfo::find_own},
+    attach::holders::read_mounts,
     error::Result,
     placement::systemd::UnitState,
     store_link::{CONNECT_LIMIT, Link},
@@ -35,8 +34,7 @@ pub(super) async fn adopt(shared: &Shared, record: MountRecord) -> Result<Adopte
     match reach(&record).await {
         Ok(link) => {
             let pid = shared.systemd.main_pid(&name.unit()).await?;
-            let cap = find_cap(shared, &record);
-            Ok(Adopted::Active(Box::new(Attached { record, cap, pid, link })))
+            Ok(Adopted::Active(Box::new(Attached { record, pid, link })))
         }
         Err(error) if up => Ok(Adopted::Broken(format!("the store does not answer: {error}"))),
         Err(_) => Ok(Adopted::Broken(super::actor::lost(&name))),
@@ -47,22 +45,4 @@ async fn reach(record: &MountRecord) -> Result<Link> {
     let mut link = Link::connect(&record.policy.name).await?;
     link.status(CONNECT_LIMIT).await?;
     Ok(link)
-}
-
-/// The cap as it would be resolved now; the one that the store keeps is what was resolved when it started.
-fn find_cap(shared: &Shared, record: &MountRecord) -> Option<Bytes> {
-    match record.policy.size? {
-        SizeCap::Bytes(bytes) => Some(bytes.page_ceil()),
-        share @ SizeCap::Percent(_) => {
-            let sample =
-                Sampler::open(&shared.hierarchy, &record.target_path).and_then(|sampler| sampler.sample());
-            match sample {
-                Ok(sample) => share.resolve(sample.smallest_max()),
-                Err(error) => {
-                    tracing::warn!("mount {}: the cap is not known: {error}", record.policy.name);
-                    None
-                }
-            }
-        }
-    }
 }

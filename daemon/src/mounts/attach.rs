@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use memcharge_policy::{
     Bytes, KernelVersion, MIN_KERNEL, MountName, MountPolicy, Target,
     link::{Handover, MountRecord, StoreLimits},
+    mountinfo::{is_within, topmost},
 };
 
 use super::{
@@ -17,7 +18,6 @@ use crate::{
         backing::make_backing,
         fuse::{self, make_fuse},
         holders::read_mounts,
-        mountinfo::{is_within, topmost},
         point::{MadePoint, Point},
     },
     error::{DaemonError, Result},
@@ -35,8 +35,6 @@ use crate::{
 pub(super) struct Attached {
     /// What was written down about it.
     pub(super) record: MountRecord,
-    /// Its cap in bytes.
-    pub(super) cap: Option<Bytes>,
     /// Its store's process.
     pub(super) pid: u32,
     /// The connection to its store.
@@ -67,6 +65,7 @@ async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut 
     let cap = resolve_cap(policy.size, &site.sample)?;
     let record = MountRecord {
         policy: policy.clone(),
+        cap,
         mounted_on: point.path.clone(),
         made_directories: made_directories(&point, record::read_all()?),
         leaf: leaf_path(name, &policy.target, site.cgroup.path()),
@@ -87,7 +86,7 @@ async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut 
     };
     let Launched { mount, pid, link } = launch(shared, &record, site, parts, undo).await?;
     show(&mount, &directory, &record)?;
-    Ok(Attached { record, cap, pid, link })
+    Ok(Attached { record, pid, link })
 }
 
 fn check_kernel() -> Result<()> {

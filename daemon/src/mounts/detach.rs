@@ -2,16 +2,16 @@
 
 use std::{process::Stdio, time::Duration};
 
-use memcharge_policy::link::MountRecord;
+use memcharge_policy::{
+    link::MountRecord,
+    mountinfo::{FS_TYPE, MountEntry, find_own},
+};
 use rustix::{io::Errno, mount::UnmountFlags};
 use tokio::{process::Command, time::timeout};
 
 use super::{Shared, blocking};
 use crate::{
-    attach::{
-        holders::{find_binds, find_holders, read_mounts},
-        mountinfo::{FS_TYPE, MountEntry, find_own},
-    },
+    attach::holders::{find_binds, find_holders, read_mounts},
     error::{DaemonError, Result},
     record,
 };
