@@ -20,6 +20,13 @@ pub fn parse_flat_key(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim_end().parse().ok())
 }
 
+/// `memory.stat`: cache of files on disk that the kernel can drop without writing anything.
+pub fn parse_clean_cache(stat: &str) -> Option<Bytes> {
+    let key = |key| parse_flat_key(stat, key);
+    let cache = key("inactive_file")?.saturating_add(key("active_file")?);
+    Some(Bytes(cache).minus(Bytes(key("file_dirty")?)).minus(Bytes(key("file_writeback")?)))
+}
+
 /// `cgroup.controllers`, `cgroup.subtree_control`: whether `controller` is among them.
 pub fn has_controller(text: &str, controller: &str) -> bool {
     text.split_ascii_whitespace().any(|word| word == controller)
@@ -59,6 +66,13 @@ mod tests {
         assert_eq!(parse_flat_key(text, "frozen"), Some(0));
         assert_eq!(parse_flat_key(text, "pop"), None);
         assert_eq!(parse_flat_key("oom_kill x\n", "oom_kill"), None);
+    }
+
+    #[test]
+    fn clean_cache_is_what_needs_no_writing() {
+        let stat = "file 99\nfile_dirty 3\nfile_writeback 2\ninactive_file 10\nactive_file 7\n";
+        assert_eq!(parse_clean_cache(stat), Some(Bytes(12)));
+        assert_eq!(parse_clean_cache("file 99\n"), None);
     }
 
     #[test]

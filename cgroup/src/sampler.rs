@@ -15,6 +15,9 @@ const MEMINFO: &str = "/proc/meminfo";
 /// Large enough for a limit or a counter: 20 digits and a newline.
 const NUMBER_BUFFER: usize = 32;
 
+/// Large enough for `memory.stat`: some sixty lines of at most 50 bytes.
+const STAT_BUFFER: usize = 4096;
+
 /// Large enough for the first lines of `/proc/meminfo`; `MemAvailable` is the third.
 const MEMINFO_BUFFER: usize = 512;
 
@@ -34,6 +37,7 @@ struct LevelFiles {
     current: File,
     max: File,
     high: File,
+    stat: File,
 }
 
 impl Sampler {
@@ -53,6 +57,7 @@ impl Sampler {
                     current: cgroup.open_file("memory.current", OFlags::RDONLY)?,
                     max: cgroup.open_file("memory.max", OFlags::RDONLY)?,
                     high: cgroup.open_file("memory.high", OFlags::RDONLY)?,
+                    stat: cgroup.open_file("memory.stat", OFlags::RDONLY)?,
                 });
             }
         }
@@ -71,10 +76,17 @@ impl Sampler {
         sample.levels.clear();
         for level in &self.levels {
             let limit = "a number or \"max\"";
+            let buffer = &mut [0; NUMBER_BUFFER];
             sample.levels.push(LevelSample {
-                current: level.read(&level.current, "memory.current", parse::parse_bytes, "a number")?,
-                max: level.read(&level.max, "memory.max", parse::parse_limit, limit)?,
-                high: level.read(&level.high, "memory.high", parse::parse_limit, limit)?,
+                current: level.read(
+                    &level.current,
+                    "memory.current",
+                    buffer,
+                    parse::parse_bytes,
+                    "a number",
+                )?,
+                max: level.read(&level.max, "memory.max", buffer, parse::parse_limit, limit)?,
+                high: level.read(&level.high, "memory.high", buffer, parse::parse_limit, limit)?,
             });
         }
         let mut buffer = [0; MEMINFO_BUFFER];
@@ -88,6 +100,19 @@ impl Sampler {
         Ok(())
     }
 
+    /// Cache of the level at `index` that the kernel can drop without writing anything. Costs more than a sample.
+    pub fn clean_cache(&self, index: usize) -> Result<Bytes, CgroupError> {
+        let Some(level) = self.levels.get(index) else { return Ok(Bytes(0)) };
+        let mut buffer = [0; STAT_BUFFER];
+        level.read(
+            &level.stat,
+            "memory.stat",
+            &mut buffer,
+            parse::parse_clean_cache,
+            "a list with the file counters",
+        )
+    }
+
     /// The cgroup path of the level at `index` in the samples.
     pub fn level_path(&self, index: usize) -> Option<&str> {
         self.levels.get(index).map(|level| level.path.as_str())
@@ -99,11 +124,11 @@ impl LevelFiles {
         &self,
         file: &File,
         name: &str,
+        buffer: &mut [u8],
         parse: impl Fn(&str) -> Option<T>,
         expected: &'static str,
     ) -> Result<T, CgroupError> {
-        let mut buffer = [0; NUMBER_BUFFER];
-        let text = read_at_start(file, &mut buffer).map_err(|source| match source.raw_os_error() {
+        let text = read_at_start(file, buffer).map_err(|source| match source.raw_os_error() {
             Some(19) => CgroupError::Dying { path: self.path.clone() }, // ENODEV: the cgroup was removed
             _ => CgroupError::Io { action: "read", path: format!("{}/{name}", self.path), source },
         })?;
@@ -139,6 +164,7 @@ mod tests {
             ("memory.current", current),
             ("memory.max", max),
             ("memory.high", high),
+            ("memory.stat", "inactive_file 8\nactive_file 4\nfile_dirty 1\nfile_writeback 1\n"),
         ] {
             fs::write(dir.join(file), text).unwrap();
         }
@@ -167,6 +193,7 @@ mod tests {
         assert_eq!(sample.levels, [level(50, None, Some(4096)), level(100, Some(8192), None)]);
         assert_eq!(sampler.level_path(0), Some("/a/b"), "a level without the controller is left out");
         assert!(sample.available.0 > 0);
+        assert_eq!(sampler.clean_cache(1).unwrap(), Bytes(10));
 
         fs::write(dir.path().join("a/memory.max"), "lots\n").unwrap();
         assert!(matches!(sampler.sample(), Err(CgroupError::Malformed { .. })), "no default in silence");

@@ -104,6 +104,13 @@ pub fn admit_lookup(sample: &Sample) -> Result<(), Refusal> {
     above(sample, LOOKUP_FLOOR)
 }
 
+/// Whether a small refused charge may be tried all the same, because the kernel can drop clean cache of the level that
+/// refused it, at once and without killing anybody. Twice what is missing, since the target's own tasks use the cache
+/// meanwhile.
+pub fn cache_gives_way(refusal: Refusal, clean_cache: Bytes) -> bool {
+    matches!(refusal.bound, Bound::Level { .. }) && clean_cache.0 / 2 >= refusal.missing.0
+}
+
 fn above(sample: &Sample, needed: Bytes) -> Result<(), Refusal> {
     let room = sample.headroom(Bytes(0));
     if room.bytes >= needed {
@@ -168,6 +175,15 @@ mod tests {
         assert!(admit_metadata(&sample, Standing::default(), budget).is_err());
         assert!(admit_lookup(&sample).is_ok());
         assert!(admit_lookup(&target(Bytes::mib(100), Bytes::mib(100))).is_err());
+    }
+
+    #[test]
+    fn clean_cache_makes_room_for_metadata_and_nothing_else_does() {
+        let refusal = |bound| Refusal { bound, missing: Bytes::mib(1) };
+        assert!(cache_gives_way(refusal(MAX0), Bytes::mib(2)));
+        assert!(!cache_gives_way(refusal(MAX0), Bytes::mib(1)));
+        assert!(!cache_gives_way(refusal(Bound::Machine), Bytes::mib(100)));
+        assert!(!cache_gives_way(refusal(Bound::Cap), Bytes::mib(100)));
     }
 
     proptest! {

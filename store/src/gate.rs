@@ -163,7 +163,16 @@ impl Gate {
     pub(crate) fn lookup(&self) -> Result<(), Errno> {
         let mut state = self.lock();
         self.sample(&mut state.sample)?;
-        admission::admit_lookup(&state.sample).map_err(|refusal| self.refused(refusal))
+        admission::admit_lookup(&state.sample).or_else(|refusal| self.drop_cache(refusal))
+    }
+
+    /// What makes or finds a name never waits. Where the target is full of clean cache the kernel drops some for it.
+    fn drop_cache(&self, refusal: Refusal) -> Result<(), Errno> {
+        let clean = match (&self.reclaimer, refusal.bound) {
+            (Some(_), Bound::Level { index, .. }) => self.sampler.clean_cache(index).unwrap_or_default(),
+            _ => Bytes(0),
+        };
+        if admission::cache_gives_way(refusal, clean) { Ok(()) } else { Err(self.refused(refusal)) }
     }
 
     /// To be called after files gave memory back.

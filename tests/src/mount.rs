@@ -67,7 +67,8 @@ impl Mount {
 pub fn leftovers(name: &str, place: &str) -> Vec<String> {
     let mut left = Vec::new();
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    left.extend(mountinfo.lines().filter(|line| line.contains("memcharge")).map(str::to_owned));
+    let own = |line: &&str| line.contains("fuse.memcharge") && line.contains(&format!(" {place} "));
+    left.extend(mountinfo.lines().filter(own).map(str::to_owned));
     let units = crate::service::run(&[
         "systemctl",
         "list-units",
@@ -76,7 +77,9 @@ pub fn leftovers(name: &str, place: &str) -> Vec<String> {
         "--no-legend",
         "memcharge-store-*",
     ]);
-    left.extend(units.out.lines().filter(|line| line.contains(name)).map(str::to_owned));
+    left.extend(
+        units.out.lines().filter(|line| line.contains(&format!("-{name}.service "))).map(str::to_owned),
+    );
     for path in [
         format!("/run/memcharge/mounts/{name}.json"),
         format!("/run/memcharge/stores/{name}.sock"),
@@ -86,7 +89,7 @@ pub fn leftovers(name: &str, place: &str) -> Vec<String> {
             left.push(path);
         }
     }
-    let stores = crate::service::sh("pgrep -a memcharge-store");
-    left.extend(stores.out.lines().map(str::to_owned));
+    let stores = crate::service::sh(&format!("pgrep -af 'memcharge-store serve {name}$'"));
+    left.extend(stores.out.lines().filter(|line| !line.contains("bash")).map(str::to_owned));
     left
 }

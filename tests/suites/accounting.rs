@@ -28,6 +28,8 @@ struct Scene {
 
 fn scene(more: &[&str]) -> Scene {
     let target = Cg::make("/target").max(256 * MIB);
+    // The target gives the memory controller to its children, so the store's own cgroup has figures of its own.
+    Cg::make("/target/own");
     let client = Cg::make("/client");
     let mount = Mount::make("m", "/target", more);
     // The first client brings the probe's own pages into the cache, the first file the mount's.

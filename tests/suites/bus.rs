@@ -86,6 +86,7 @@ vm_tests! { PLAIN;
 
     /// Only uid 0 may change anything; everybody may look.
     fn only_root_may_change_mounts() {
+        let _ = run(&["useradd", "--uid", "1000", "somebody"]).ok();
         Cg::make("/t").max(64 * MIB);
         let mount = Mount::make("x", "/t", &[]);
         assert!(as_user(&["memchargectl", "list"]).ok().out.contains("/run/shared/x"));

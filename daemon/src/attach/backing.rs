@@ -10,8 +10,8 @@ use rustix::{
 
 use crate::error::{DaemonError, Result};
 
-/// Inodes that the store needs beside the mount's files: the root directory and the ballast file.
-const OWN_INODES: u64 = 2;
+/// The inode of the store's ballast, which no client sees. The root directory counts, as on any tmpfs.
+const OWN_INODES: u64 = 1;
 
 /// A tmpfs, by file descriptor.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) fn make_backing(policy: &MountPolicy) -> Result<Backing> {
     for (key, value) in parameters(policy) {
         rustix::mount::fsconfig_set_string(&context, key, value.as_str()).map_err(failed("configure"))?;
     }
+    // A node id is an inode number, so no number may ever come again.
+    rustix::mount::fsconfig_set_flag(&context, "inode64").map_err(failed("set inode64 for"))?;
     // A swapped page that cannot be charged again makes the client that touches it loop in the kernel.
     rustix::mount::fsconfig_set_flag(&context, "noswap").map_err(failed("set noswap for"))?;
     rustix::mount::fsconfig_create(&context).map_err(failed("make"))?;
@@ -78,6 +80,6 @@ mod tests {
         assert_eq!(text(&policy), "size=4096,huge=never,mode=1777,uid=0,gid=0");
         policy.inodes = Some(10);
         (policy.mode, policy.uid, policy.gid) = (0o700, 5, 6);
-        assert_eq!(text(&policy), "size=4096,huge=never,mode=700,uid=5,gid=6,nr_inodes=12");
+        assert_eq!(text(&policy), "size=4096,huge=never,mode=700,uid=5,gid=6,nr_inodes=11");
     }
 }
