@@ -156,7 +156,7 @@ impl Gate {
         let standing = Standing { used: Bytes(0), outstanding: state.in_flight.plus(state.credit) };
         self.sample(&mut state.sample)?;
         admission::admit_metadata(&state.sample, standing, self.budget())
-            .map_err(|refusal| self.refused(refusal))
+            .or_else(|refusal| self.drop_cache(refusal))
     }
 
     /// Admits an operation that only finds what exists.

@@ -54,23 +54,23 @@ vm_tests! { PYTHON;
         let mount = Mount::make("shm", "shm.slice", &[]);
         let target = Cg::at("/shm.slice");
         let before = target.current();
-        start("owner", &mount, OWNER);
+        start("first", &mount, OWNER);
         until("the owner has filled its block", || std::fs::exists("/run/owner-ready").unwrap().then_some(()));
-        start("user", &mount, USER);
+        start("second", &mount, USER);
         let total = until("the user has read and written it", || {
             std::fs::read_to_string("/run/user-ready").ok().filter(|text| !text.is_empty())
         });
         assert_eq!(total.parse::<u64>().unwrap(), 7 * 32 * MIB / 4096);
         let grown = target.current() - before;
         assert!(grown.abs_diff(32 * MIB) < MIB / 2, "the target pays: {grown}");
-        for slice in ["/owner.slice", "/user.slice"] {
+        for slice in ["/first.slice", "/second.slice"] {
             let shmem = Cg::at(slice).stat("shmem");
             assert_eq!(shmem, 0, "{slice} pays nothing");
         }
         let refused = memcharge_tests::service::ctl(&["unmount", "shm"]).failed(1);
         println!("{}", refused.err.trim());
         assert!(refused.err.contains("python3"), "{}", refused.err);
-        let _ = run(&["systemctl", "stop", "user", "owner"]).ok();
+        let _ = run(&["systemctl", "stop", "first", "second"]).ok();
         let _ = sh("rm -f /run/shared/shm/block").ok();
         until("all of it is given back", || (target.current() < before + MIB).then_some(()));
         mount.unmount();

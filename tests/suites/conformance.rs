@@ -66,8 +66,7 @@ fn pjdfstest(dir: &str) -> (BTreeSet<String>, usize) {
         let lines = text.lines().filter(|line| line.trim_end().ends_with(word));
         lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
     };
-    let (failed, passed) = (named("FAILED"), named("success"));
-    let failed: BTreeSet<_> = failed.into_iter().chain(named("failed")).collect();
+    let (failed, passed): (BTreeSet<_>, _) = (named("failed").into_iter().collect(), named("ok"));
     println!("{}", text.lines().last().unwrap_or_default());
     assert!(passed.len() + failed.len() > 300, "too few tests ran:\n{text}\n{}", said.err);
     (failed, passed.len())
@@ -92,12 +91,17 @@ vm_tests! { SUITES;
         }
     }
 
-    /// fsx: 20,000 operations with mapped I/O, punched holes and copy_file_range, in both sparse modes.
+    /// fsx: 20,000 operations with mapped I/O, punched holes and copy_file_range. Under "sigbus" a mapped access to a
+    /// hole is a SIGBUS, so there without mapped I/O.
     fn fsx_finds_no_wrong_byte() {
-        fs::write("/tmp/fsx.toml", FSX).unwrap();
         Cg::make("/t").max(128 * MIB);
         for (sparse, seed) in [("reserve", "4711"), ("sigbus", "815")] {
             let mount = Mount::make("m", "/t", &["--sparse", sparse]);
+            let weights = match sparse {
+                "sigbus" => FSX.replace("mapread = 3.0", "mapread = 0.0").replace("mapwrite = 3.0", "mapwrite = 0.0"),
+                _ => FSX.to_owned(),
+            };
+            fs::write("/tmp/fsx.toml", weights).unwrap();
             let said = run(&["/mnt/files/MEMCHARGE_FSX", "-N", "20000", "-S", seed, "-f", "/tmp/fsx.toml", "-P", "/tmp",
                 &mount.join("fsx")]);
             println!("{sparse}: {}", said.out.lines().last().unwrap_or_default());
