@@ -65,29 +65,50 @@ pub struct Refusal {
     pub missing: Bytes,
 }
 
+/// What stands in the way of a charge: a limit, and by how many bytes what is taken leaves it open or exceeds it.
+struct Room {
+    limit: Bytes,
+    taken: Bytes,
+    bound: Bound,
+}
+
+impl Room {
+    fn left(&self) -> Bytes {
+        self.limit.minus(self.taken).page_floor()
+    }
+
+    fn refuse(&self, need: Bytes) -> Refusal {
+        Refusal { bound: self.bound, missing: self.taken.plus(need).minus(self.limit).page_ceil() }
+    }
+}
+
+/// The tightest of the cap and the headroom, as far as growth of files is concerned.
+fn room(sample: &Sample, standing: Standing, budget: Budget) -> Room {
+    let reserve = budget.reserve.unwrap_or_else(|| default_reserve(sample.smallest_limit()));
+    let headroom = sample.headroom(MACHINE_MARGIN);
+    let taken = reserve.plus(MARGIN).plus(standing.outstanding);
+    let memory = Room { limit: headroom.bytes, taken, bound: headroom.bound };
+    let Some(limit) = budget.cap else { return memory };
+    let cap = Room { limit, taken: standing.used.plus(standing.outstanding), bound: Bound::Cap };
+    if cap.left() <= memory.left() { cap } else { memory }
+}
+
 /// What could be granted now: the least of what the cap and the headroom leave. This is what status shows as
 /// headroom and `df` as available.
 pub fn grantable(sample: &Sample, standing: Standing, budget: Budget) -> Headroom {
-    let reserve = budget.reserve.unwrap_or_else(|| default_reserve(sample.smallest_limit()));
-    let room = sample.headroom(MACHINE_MARGIN);
-    let room = Headroom {
-        bytes: room.bytes.minus(reserve).minus(MARGIN).minus(standing.outstanding).page_floor(),
-        bound: room.bound,
-    };
-    match budget.cap.map(|cap| cap.minus(standing.used).minus(standing.outstanding).page_floor()) {
-        Some(bytes) if bytes <= room.bytes => Headroom { bytes, bound: Bound::Cap },
-        _ => room,
-    }
+    let room = room(sample, standing, budget);
+    Headroom { bytes: room.left(), bound: room.bound }
 }
 
 /// Decides on `need` bytes of file pages (whole pages). Returns the grant: `need`, and a bit more where the headroom
 /// is large.
 pub fn admit(need: Bytes, sample: &Sample, standing: Standing, budget: Budget) -> Result<Bytes, Refusal> {
-    let room = grantable(sample, standing, budget);
-    if need > room.bytes {
-        return Err(Refusal { bound: room.bound, missing: need.minus(room.bytes) });
+    let room = room(sample, standing, budget);
+    let left = room.left();
+    if need > left {
+        return Err(room.refuse(need));
     }
-    let extra = GRANT_CHUNK.min(Bytes(room.bytes.0 / GRANT_SHARE)).page_floor();
+    let extra = GRANT_CHUNK.min(Bytes(left.0 / GRANT_SHARE)).page_floor();
     Ok(need.max(extra))
 }
 
@@ -186,6 +207,18 @@ mod tests {
         assert!(!cache_gives_way(refusal(Bound::Cap), Bytes::mib(100)));
     }
 
+    #[test]
+    fn what_is_missing_counts_the_reserve_and_the_margin() {
+        let budget = Budget { cap: None, reserve: Some(Bytes::mib(4)) };
+        let full = target(Bytes::mib(64), Bytes::mib(64));
+        let refusal = admit(Bytes(PAGE_SIZE), &full, Standing::default(), budget).unwrap_err();
+        assert_eq!(
+            refusal.missing,
+            Bytes::mib(5).plus(Bytes(PAGE_SIZE)),
+            "so much reclaim makes the charge possible"
+        );
+    }
+
     proptest! {
         #[test]
         fn a_grant_never_touches_reserve_margin_or_cap(
@@ -210,6 +243,26 @@ mod tests {
                     prop_assert!(used + outstanding + grant.0 <= cap);
                 }
                 prop_assert!(grant == need || grant.0 <= (max - current) / GRANT_SHARE);
+            }
+        }
+
+        #[test]
+        fn what_is_missing_is_just_enough(
+            current in 0u64..1 << 20, max in 0u64..1 << 20, need in 1u64..1 << 12, outstanding in 0u64..1 << 10,
+            used in 0u64..1 << 20, cap in proptest::option::of(0u64..1 << 20),
+        ) {
+            let pages = |n: u64| Bytes(n * PAGE_SIZE);
+            let budget = Budget { cap: cap.map(pages), reserve: Some(Bytes::mib(2)) };
+            let standing = Standing { used: pages(used), outstanding: pages(outstanding) };
+            let decide = |current, standing| {
+                admit(pages(need), &target(pages(current), pages(max)), standing, budget)
+            };
+            if let Err(refusal) = decide(current, standing) {
+                prop_assert!(refusal.missing.0 > 0);
+                let fits = pages(need).minus(refusal.missing);
+                if fits.0 > 0 {
+                    prop_assert!(admit(fits, &target(pages(current), pages(max)), standing, budget).is_ok());
+                }
             }
         }
 

@@ -20,7 +20,7 @@ import time
 shm = shared_memory.SharedMemory(name="block", create=True, size=32 << 20)
 for i in range(0, shm.size, 4096):
     shm.buf[i] = 7
-open("/run/owner-ready", "w").close()
+open("/var/tmp/owner-ready", "w").close()
 time.sleep(600)
 "#;
 
@@ -31,7 +31,7 @@ shm = shared_memory.SharedMemory(name="block", track=False)
 total = sum(shm.buf[i] for i in range(0, shm.size, 4096))
 for i in range(0, shm.size, 4096):
     shm.buf[i + 1] = 1
-open("/run/user-ready", "w").write(str(total))
+open("/var/tmp/user-ready", "w").write(str(total))
 time.sleep(600)
 "#;
 
@@ -55,10 +55,10 @@ vm_tests! { PYTHON;
         let target = Cg::at("/shm.slice");
         let before = target.current();
         start("first", &mount, OWNER);
-        until("the owner has filled its block", || std::fs::exists("/run/owner-ready").unwrap().then_some(()));
+        until("the owner has filled its block", || std::fs::exists("/var/tmp/owner-ready").unwrap().then_some(()));
         start("second", &mount, USER);
         let total = until("the user has read and written it", || {
-            std::fs::read_to_string("/run/user-ready").ok().filter(|text| !text.is_empty())
+            std::fs::read_to_string("/var/tmp/user-ready").ok().filter(|text| !text.is_empty())
         });
         assert_eq!(total.parse::<u64>().unwrap(), 7 * 32 * MIB / 4096);
         let grown = target.current() - before;
