@@ -160,6 +160,8 @@ fn main() {
     let cli = Cli::parse();
     let size = cli.size * MIB;
     Cg::make("/bench").max(8 * size);
+    // Gives the memory controller to its children, so that each store has figures of its own.
+    Cg::make("/bench/own");
     fs::create_dir_all("/run/plain").unwrap();
     let _ = run(&["mount", "-t", "tmpfs", "-o", "huge=never", "tmpfs", "/run/plain"]).ok();
     let reserve = Mount::make("reserve", "/bench", &[]);

@@ -79,7 +79,7 @@ fn write_on(cast: &mut Cast, file: &str) {
                 i32::try_from(ended["errno"].as_i64().unwrap_or(0)).unwrap(),
             );
             let written = ended["done"].as_u64().unwrap();
-            println!("  The writer writes on:        {} MiB fit, then: {error}.", mib(written));
+            println!("  The writer writes on:        {} MiB in all fit, then: {error}.", mib(written));
         }
         status => println!("  The writer writes on:        it ended with status {status}."),
     }
