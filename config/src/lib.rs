@@ -1,7 +1,7 @@
 //! What the administrator wrote, read and checked: files -> fragments -> merged fragment -> validated settings.
 //!
-//! A [`Fragment`] is one file as it stands, every key optional. [`merge`] lays fragments over each other. [`resolve`]
-//! fills in the built-in defaults and gives a policy, or says all that is wrong. These are pure. [`load`] alone reads
+//! A [`Fragment`] is one file as it stands, every key optional. [`merge()`] lays fragments over each other. [`resolve`]
+//! fills in the built-in defaults and gives a policy, or says all that is wrong. These are pure. [`load()`] alone reads
 //! files: either all of them are valid, or there is a list of errors and nothing else.
 
 mod check;

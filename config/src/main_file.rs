@@ -90,7 +90,7 @@ pub struct MainSettings {
     pub log_level: LogLevel,
     /// How much is remembered.
     pub history: HistorySettings,
-    /// What every mount starts from; lay the mount's own fragments over it with [`crate::merge`].
+    /// What every mount starts from; lay the mount's own fragments over it with [`crate::merge()`].
     pub defaults: Fragment,
 }
 

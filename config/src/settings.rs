@@ -5,7 +5,7 @@ use memcharge_policy::{KillPolicy, MountName, MountPolicy};
 pub use crate::check::check;
 use crate::{check::clean_path, error::Problem, fragment::Fragment};
 
-/// Makes the policy of a mount from its merged fragment (see [`crate::merge`]), or says all that is missing or breaks
+/// Makes the policy of a mount from its merged fragment (see [`crate::merge()`]), or says all that is missing or breaks
 /// a rule. The values may come from anywhere: the same rules hold for files and for the bus.
 pub fn resolve(name: MountName, merged: &Fragment) -> Result<MountPolicy, Vec<Problem>> {
     let mut found = check(merged);

@@ -8,7 +8,7 @@ use crate::fragment::{Fragment, KillFragment};
 
 impl Fragment {
     /// The fragment as the text of a `mounts.d/NAME.toml`; users and groups are written as numbers. If
-    /// [`crate::check`] finds nothing wrong, [`Fragment::parse`] reads the text back as the same fragment.
+    /// [`crate::check()`] finds nothing wrong, [`Fragment::parse`] reads the text back as the same fragment.
     pub fn to_toml(&self) -> String {
         let Self {
             place,

@@ -19,11 +19,8 @@ const BALLAST_INODES: u64 = 1;
 
 /// The backing tmpfs.
 pub(crate) struct Backing {
-    /// Keeps the file system alive.
-    _mount: OwnedFd,
+    mount: OwnedFd,
     root: OwnedFd,
-    /// A configuration context that is used for every change of the size.
-    context: OwnedFd,
     _ballast: OwnedFd,
 }
 
@@ -32,6 +29,8 @@ pub(crate) struct Backing {
 pub(crate) struct Usage {
     /// Bytes in files.
     pub(crate) used: Bytes,
+    /// Bytes that the size leaves free.
+    pub(crate) free: Bytes,
     /// Inodes in use, the root directory included.
     pub(crate) inodes_used: u64,
     /// The inode cap.
@@ -41,15 +40,12 @@ pub(crate) struct Usage {
 impl Backing {
     /// Takes over the file system by its mount and its root directory, and puts the ballast in.
     pub(crate) fn new(mount: OwnedFd, root: OwnedFd) -> Result<Self, StoreError> {
-        let context =
-            rustix::mount::fspick(&mount, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)
-                .map_err(io("open the configuration of the backing tmpfs"))?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let ballast =
             rustix::fs::openat(&root, ".", flags, Mode::RUSR).map_err(io("make the ballast file"))?;
         rustix::fs::fallocate(&ballast, FallocateFlags::empty(), 0, BALLAST.0)
             .map_err(io("fill the ballast file"))?;
-        Ok(Self { _mount: mount, root, context, _ballast: ballast })
+        Ok(Self { mount, root, _ballast: ballast })
     }
 
     /// The root directory.
@@ -64,6 +60,7 @@ impl Backing {
         let files = stat.f_files as u64;
         Ok(Usage {
             used: Bytes(blocks * PAGE_SIZE).minus(BALLAST),
+            free: Bytes(stat.f_bfree as u64 * PAGE_SIZE),
             inodes_used: files.saturating_sub(stat.f_ffree as u64 + BALLAST_INODES),
             inodes_max: files.saturating_sub(BALLAST_INODES),
         })
@@ -72,8 +69,11 @@ impl Backing {
     /// Sets how much the files may hold. EINVAL: they hold more already.
     pub(crate) fn set_size(&self, bytes: Bytes) -> Result<(), Errno> {
         let size = bytes.page_ceil().plus(BALLAST).0;
-        rustix::mount::fsconfig_set_string(&self.context, "size", decimal(size, &mut [0; 20]))?;
-        rustix::mount::fsconfig_reconfigure(&self.context)
+        // A context of its own each time: one that has refused a size once refuses everything after that.
+        let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+        let context = rustix::mount::fspick(&self.mount, "", flags)?;
+        rustix::mount::fsconfig_set_string(&context, "size", decimal(size, &mut [0; 20]))?;
+        rustix::mount::fsconfig_reconfigure(&context)
     }
 }
 

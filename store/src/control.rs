@@ -10,6 +10,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     sync::Arc,
+    time::Duration,
 };
 
 use memcharge_policy::link::{Reply, Request};
@@ -25,6 +26,9 @@ const MAX_PEERS: usize = 4;
 
 /// The longest request, in bytes.
 const MAX_LINE: usize = 4096;
+
+/// How long nothing is accepted after a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What this thread may need of its stack, in bytes.
 const STACK_IN_USE: usize = 32 << 10;
@@ -72,7 +76,11 @@ fn wait(listener: &UnixListener, peers: &[Peer]) -> io::Result<[bool; MAX_PEERS 
 }
 
 fn accept(listener: &UnixListener, peers: &mut Vec<Peer>) {
-    let Ok((stream, _)) = listener.accept() else { return };
+    let Ok((stream, _)) = listener.accept() else {
+        // Out of descriptors, most likely: the listener stays ready, and asking again at once would only spin.
+        std::thread::sleep(ACCEPT_PAUSE);
+        return;
+    };
     let is_root = socket_peercred(&stream).is_ok_and(|peer| peer.uid.is_root());
     if is_root && peers.len() < MAX_PEERS && stream.set_nonblocking(true).is_ok() {
         peers.push(Peer { stream, line: Vec::new() });

@@ -50,7 +50,8 @@ fn unmount(record: &MountRecord) -> Result<(), StoreError> {
     };
     let mounts = mountinfo::parse_mountinfo(&text).map_err(malformed)?;
     if mountinfo::find_own(&mounts, &record.mounted_on).is_none() {
-        return Ok(());
+        let hidden = mounts.iter().any(|m| m.place == record.mounted_on && m.fs_type == mountinfo::FS_TYPE);
+        return if hidden { Err(StoreError::Hidden { path: record.mounted_on.clone() }) } else { Ok(()) };
     }
     // Detached: the store is gone, so whoever still uses the mount can only get errors from it.
     match rustix::mount::unmount(record.mounted_on.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {

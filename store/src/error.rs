@@ -32,6 +32,12 @@ pub(crate) enum StoreError {
     /// The store's cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Something else is mounted over the mount.
+    #[error("something else is mounted over {path}; unmount that first, then `memchargectl unmount` again")]
+    Hidden {
+        /// The mount point.
+        path: String,
+    },
     /// A mount's record.
     #[error("cannot read the record {path}: {reason}")]
     Record {

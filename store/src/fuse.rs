@@ -38,11 +38,13 @@ const NEEDED: [(InitFlags, &str); 2] =
     [(InitFlags::FUSE_PASSTHROUGH, "passthrough"), (InitFlags::FUSE_HAS_RESEND, "resending of requests")];
 
 /// What is negotiated beside, where the kernel has it.
-const WANTED: [InitFlags; 6] = [
+///
+/// Not FUSE_ASYNC_DIO: the kernel would send the pieces of one asynchronous write at once and without the inode's lock,
+/// and turn a short count into EIO.
+const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_INIT_EXT,
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
@@ -60,8 +62,14 @@ impl Adapter {
     }
 }
 
+/// The kernel's ENOMEM is a charge that the target's limit refuses (nobody is killed for a process that the OOM killer
+/// spares), and its EMFILE the store's own limit.
 fn errno(e: Os) -> Errno {
-    Errno::from_i32(e.raw_os_error())
+    match e {
+        Os::NOMEM => Errno::ENOSPC,
+        Os::MFILE => Errno::ENFILE,
+        e => Errno::from_i32(e.raw_os_error()),
+    }
 }
 
 fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
@@ -116,13 +124,9 @@ fn timestamps(atime: Option<TimeOrNow>, mtime: Option<TimeOrNow>) -> Option<Time
                 Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) }
             }
             Err(before) => {
+                // fuser 0.18 subtracts the nanoseconds, where the protocol counts them upwards from the seconds.
                 let before = before.duration();
-                // Seconds are rounded down, so that the nanoseconds count upwards.
-                let (seconds, nanoseconds) = (before.as_secs() as i64, i64::from(before.subsec_nanos()));
-                match nanoseconds {
-                    0 => Timespec { tv_sec: -seconds, tv_nsec: 0 },
-                    _ => Timespec { tv_sec: -seconds - 1, tv_nsec: 1_000_000_000 - nanoseconds },
-                }
+                Timespec { tv_sec: -(before.as_secs() as i64), tv_nsec: i64::from(before.subsec_nanos()) }
             }
         },
     };
@@ -341,8 +345,10 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         match self.open_with(entry.stat.st_ino, |file| reply.open_backing(file)) {
+            // The name must be remembered for good, and both have one time here. The first write or truncate of the new
+            // file makes the kernel ask for the attributes again.
             Ok(opened) => reply.created_passthrough(
-                &ATTR_TTL,
+                &NAME_TTL,
                 &attributes(&entry.stat),
                 Generation(entry.generation.into()),
                 NO_HANDLE,
@@ -350,8 +356,9 @@ impl Filesystem for Adapter {
                 &opened.backing_id,
             ),
             Err(e) => {
-                // The kernel never learns of the inode, so its reference is taken back here.
+                // The kernel never learns of the inode, so its reference and its name are taken back here.
                 self.fs.forget(entry.stat.st_ino, 1);
+                let _ = self.fs.unlink(parent.0, name);
                 reply.error(errno(e));
             }
         }
@@ -472,7 +479,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -480,7 +487,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.fs.setxattr(ino.0, name, value, flags));
+        reply_empty(reply, self.fs.setxattr(caller(request, 0), ino.0, name, value, flags));
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -8,9 +8,13 @@
 //! allocation and pinned to what is used right after, so that a client that touches a hole gets SIGBUS instead of a
 //! page on its own bill.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    cell::Cell,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use memcharge_cgroup::Sampler;
@@ -25,7 +29,11 @@ use rustix::io::Errno;
 use crate::{backing::Backing, reclaim::Reclaimer};
 
 /// How often a size that a concurrent allocation made stale is tried again.
-const PIN_TRIES: usize = 3;
+const FIT_TRIES: usize = 4;
+
+/// How long a refused request waits for requests that allocate meanwhile: what they hold may be counted twice, as
+/// theirs and as used. Each holds at most a few hundred pages.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Owner of the grant.
 pub(crate) struct Gate {
@@ -34,6 +42,14 @@ pub(crate) struct Gate {
     reclaimer: Option<Reclaimer>,
     denials: AtomicU64,
     state: Mutex<State>,
+    /// Nobody allocates any more.
+    settled: Condvar,
+}
+
+/// How long one request may still wait for reclaim, however often it asks: the mount's deadline, from the first wait on.
+#[derive(Default)]
+pub(crate) struct Patience {
+    until: Cell<Option<Instant>>,
 }
 
 struct State {
@@ -62,7 +78,14 @@ impl Gate {
     ) -> Result<Self, memcharge_cgroup::CgroupError> {
         let sample = sampler.sample()?;
         let state = State { credit: Bytes(0), in_flight: Bytes(0), sample };
-        Ok(Self { limits, sampler, reclaimer, denials: AtomicU64::new(0), state: Mutex::new(state) })
+        Ok(Self {
+            limits,
+            sampler,
+            reclaimer,
+            denials: AtomicU64::new(0),
+            state: Mutex::new(state),
+            settled: Condvar::new(),
+        })
     }
 
     /// What happens to holes.
@@ -77,11 +100,20 @@ impl Gate {
         backing: &'a Backing,
         need: Bytes,
         least: Bytes,
+        patience: &Patience,
     ) -> Result<Permit<'a>, Errno> {
-        match self.try_grow(backing, need, need)? {
+        let mut refusal = match self.try_grow(backing, need, need)? {
             Ok(permit) => return Ok(permit),
-            Err(refusal) if !self.make_room(refusal) && need <= least => return Err(self.refused(refusal)),
-            Err(_) => {}
+            Err(refusal) => refusal,
+        };
+        if self.settle() {
+            match self.try_grow(backing, need, need)? {
+                Ok(permit) => return Ok(permit),
+                Err(again) => refusal = again,
+            }
+        }
+        if !self.make_room(refusal, patience) && need <= least {
+            return Err(self.refused(refusal));
         }
         self.try_grow(backing, need, least)?.map_err(|refusal| self.refused(refusal))
     }
@@ -100,10 +132,9 @@ impl Gate {
             state.in_flight = state.in_flight.plus(need);
             return permit(need);
         }
-        let used = backing.usage()?.used;
         // What is left of the old grant is given up: the new one is measured against a fresh sample.
         state.credit = Bytes(0);
-        let standing = Standing { used, outstanding: state.in_flight };
+        let standing = Standing { used: backing.usage()?.used, outstanding: state.in_flight };
         self.sample(&mut state.sample)?;
         let (bytes, grant) = match admission::admit(need, &state.sample, standing, self.budget()) {
             Ok(grant) => (need, grant),
@@ -115,39 +146,59 @@ impl Gate {
                 (fits, fits)
             }
         };
-        let grant = match self.limits.sparse {
-            Sparse::Reserve => grant,
-            Sparse::Sigbus => bytes,
+        let credit = match self.limits.sparse {
+            Sparse::Reserve => grant.minus(bytes),
+            Sparse::Sigbus => Bytes(0),
         };
-        backing.set_size(used.plus(state.in_flight).plus(grant))?;
-        state.credit = grant.minus(bytes);
+        fit(backing, state.in_flight.plus(bytes).plus(credit)).map_err(|_| {
+            self.count_denial();
+            Errno::NOSPC
+        })?;
+        state.credit = credit;
         state.in_flight = state.in_flight.plus(bytes);
         permit(bytes)
     }
 
-    /// Asks the target's cache to give way. `true`: look again.
-    fn make_room(&self, refusal: Refusal) -> bool {
-        match (&self.reclaimer, refusal.bound) {
-            // The cap is no matter of memory, and the machine's memory none of this target's cache alone.
-            (None, _) | (_, Bound::Cap | Bound::Machine) => false,
-            (Some(reclaimer), Bound::Level { .. }) => reclaimer.reclaim(refusal.missing),
+    /// Waits for requests that allocate. `true`: there were some, so look again.
+    fn settle(&self) -> bool {
+        let state = self.lock();
+        if state.in_flight == Bytes(0) {
+            return false;
         }
+        drop(self.settled.wait_timeout_while(state, SETTLE, |state| state.in_flight > Bytes(0)));
+        true
+    }
+
+    /// Asks the target's cache to give way. `true`: look again.
+    fn make_room(&self, refusal: Refusal, patience: &Patience) -> bool {
+        let (Some(reclaimer), Bound::Level { .. }) = (&self.reclaimer, refusal.bound) else {
+            // The cap is no matter of memory, and the machine's memory none of this target's cache alone.
+            return false;
+        };
+        let now = Instant::now();
+        let until = patience.until.get().unwrap_or(now + Duration::from_micros(self.limits.deadline_usec));
+        patience.until.set(Some(until));
+        now < until && reclaimer.reclaim(refusal.missing, until - now)
     }
 
     /// Whether `need` bytes would be admitted now: the quick refusal of a request that is much too large.
-    pub(crate) fn would_fit(&self, backing: &Backing, need: Bytes) -> Result<(), Errno> {
+    pub(crate) fn would_fit(&self, backing: &Backing, need: Bytes, patience: &Patience) -> Result<(), Errno> {
         let look = || {
             let mut state = self.lock();
             let standing = Standing { used: backing.usage()?.used, outstanding: state.in_flight };
             self.sample(&mut state.sample)?;
             Ok(admission::admit(need, &state.sample, standing, self.budget()))
         };
-        match look()? {
-            Err(refusal) if self.make_room(refusal) => {
-                look()?.map(drop).map_err(|refusal| self.refused(refusal))
-            }
-            result => result.map(drop).map_err(|refusal| self.refused(refusal)),
+        let mut result = look()?;
+        if result.is_err() && self.settle() {
+            result = look()?;
         }
+        if let Err(refusal) = result
+            && self.make_room(refusal, patience)
+        {
+            result = look()?;
+        }
+        result.map(drop).map_err(|refusal| self.refused(refusal))
     }
 
     /// Admits an operation that makes metadata.
@@ -175,10 +226,14 @@ impl Gate {
         if admission::cache_gives_way(refusal, clean) { Ok(()) } else { Err(self.refused(refusal)) }
     }
 
-    /// To be called after files gave memory back.
-    pub(crate) fn freed(&self, backing: &Backing) {
-        if self.limits.sparse == Sparse::Sigbus {
-            self.pin(backing, &self.lock());
+    /// To be called after files gave memory back, and before what may meet holes that a client made behind the store's
+    /// back: no free block may be left that was not granted.
+    pub(crate) fn tighten(&self, backing: &Backing) {
+        let state = self.lock();
+        let granted = state.in_flight.plus(state.credit);
+        if backing.usage().is_ok_and(|usage| usage.free > granted) {
+            // Where it fails an allocation under a permit came between, and its end tightens again.
+            let _ = fit(backing, granted);
         }
     }
 
@@ -186,7 +241,7 @@ impl Gate {
     pub(crate) fn trim(&self, backing: &Backing) {
         let mut state = self.lock();
         state.credit = Bytes(0);
-        self.pin(backing, &state);
+        let _ = fit(backing, state.in_flight);
     }
 
     /// Counts a refusal that came from the backing file system itself.
@@ -213,18 +268,6 @@ impl Gate {
     /// The cap on the bytes in files.
     pub(crate) fn cap(&self) -> Option<Bytes> {
         self.limits.cap
-    }
-
-    /// Pins the backing's size to what is used. Where a concurrent request allocates meanwhile the size is too small
-    /// and refused; that request pins again when it is done.
-    fn pin(&self, backing: &Backing, state: &State) {
-        for _ in 0..PIN_TRIES {
-            let Ok(usage) = backing.usage() else { return };
-            match backing.set_size(usage.used.plus(state.in_flight)) {
-                Err(Errno::INVAL) => {}
-                _ => return,
-            }
-        }
     }
 
     fn budget(&self) -> Budget {
@@ -262,9 +305,25 @@ impl Drop for Permit<'_> {
         let mut state = self.gate.lock();
         state.in_flight = state.in_flight.minus(self.bytes);
         if self.gate.limits.sparse == Sparse::Sigbus {
-            self.gate.pin(self.backing, &state);
+            let _ = fit(self.backing, state.in_flight);
+        }
+        if state.in_flight == Bytes(0) {
+            self.gate.settled.notify_all();
         }
     }
+}
+
+/// Sets the backing's size to what is used and `granted`. A client that touches holes meanwhile makes that too small, and
+/// refused: then again with what is used by now.
+fn fit(backing: &Backing, granted: Bytes) -> Result<(), Errno> {
+    let mut result = Err(Errno::INVAL);
+    for _ in 0..FIT_TRIES {
+        result = backing.set_size(backing.usage()?.used.plus(granted));
+        if result != Err(Errno::INVAL) {
+            break;
+        }
+    }
+    result
 }
 
 /// One page.

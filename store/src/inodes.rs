@@ -13,10 +13,14 @@ use std::{
 use fuser::BackingId;
 use rustix::{fs::OFlags, io::Errno};
 
-use crate::{backing::Backing, handle::Handle};
+use crate::{backing::Backing, handle::Handle, memory};
 
 /// FUSE's number of the root directory; tmpfs' too.
 pub(crate) const ROOT: u64 = 1;
+
+/// The table has eaten a good part of the heap's cushion after so many new nodes; it is renewed then. They were admitted,
+/// so there is room.
+const CUSHION_NODES: usize = 512;
 
 /// An inode that clients have open.
 pub(crate) struct Opened {
@@ -72,8 +76,12 @@ impl Inodes {
     /// Takes one reference to an inode for the kernel. To be called before the reply that tells the kernel of it.
     pub(crate) fn remember(&self, handle: Handle) {
         let mut nodes = self.lock();
+        let before = nodes.len();
         let node = nodes.entry(handle.ino()).or_insert(Node { handle, lookups: 0, opens: 0, opened: None });
         node.lookups += 1;
+        if nodes.len() > before && nodes.len().is_multiple_of(CUSHION_NODES) {
+            memory::renew_cushion();
+        }
     }
 
     /// The kernel returns `count` references.

@@ -80,6 +80,15 @@ pub(crate) fn touch_stack<const BYTES: usize>() {
     black_box(&stack);
 }
 
+/// Touches the heap's cushion: what is allocated and freed again in small pieces finds touched memory.
+pub(crate) fn renew_cushion() {
+    let mut cushion = vec![0u8; HEAP_CUSHION];
+    for offset in (0..HEAP_CUSHION).step_by(PAGE) {
+        cushion[offset] = black_box(1);
+    }
+    drop(black_box(cushion));
+}
+
 /// To be called first: no huge pages (one would be charged whole for a heap of a few KiB), one heap, which is never
 /// given back, and which never moves into mappings of its own.
 pub(crate) fn settle() -> Result<(), StoreError> {
@@ -111,11 +120,7 @@ pub(crate) fn lock_present() -> Result<(), StoreError> {
 /// Touches the heap's cushion, and from now on locks what is touched, when it is touched: fuser's buffers are 16 MiB
 /// each, and only `request_bytes` and a little of each may be charged to the target.
 pub(crate) fn lock_future(request_bytes: usize) -> Result<(), StoreError> {
-    let mut cushion = vec![0u8; HEAP_CUSHION];
-    for offset in (0..HEAP_CUSHION).step_by(PAGE) {
-        cushion[offset] = black_box(1);
-    }
-    drop(black_box(cushion));
+    renew_cushion();
     touch_stack::<STACK>();
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
         .map_err(io("lock memory (LimitMEMLOCK= of the unit is too small)"))?;

@@ -32,7 +32,6 @@ const STACK: usize = 64 << 10;
 /// Reclaims from the target.
 pub(crate) struct Reclaimer {
     shared: Arc<Shared>,
-    deadline: Duration,
 }
 
 #[derive(Default)]
@@ -53,7 +52,7 @@ struct Job {
 
 impl Reclaimer {
     /// Starts the thread. `file` is the target's `memory.reclaim`, open for writing.
-    pub(crate) fn start(file: File, deadline: Duration) -> Result<Self, StoreError> {
+    pub(crate) fn start(file: File) -> Result<Self, StoreError> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -61,23 +60,23 @@ impl Reclaimer {
             .stack_size(STACK)
             .spawn(move || work(&theirs, &file))
             .map_err(io("start the reclaim thread"))?;
-        Ok(Self { shared, deadline })
+        Ok(Self { shared })
     }
 
-    /// Tries to reclaim `missing` bytes within the deadline. `true`: something was tried, so look again.
-    pub(crate) fn reclaim(&self, missing: Bytes) -> bool {
+    /// Tries to reclaim `missing` bytes within `patience`. `true`: something was tried, so look again.
+    pub(crate) fn reclaim(&self, missing: Bytes, patience: Duration) -> bool {
         let now = Instant::now();
         let mut job = self.shared.lock();
         if job.waited_for || job.wanted.is_some() || job.pause_until.is_some_and(|until| now < until) {
             return false;
         }
-        job.wanted = Some((missing.max(LEAST), now + self.deadline));
+        job.wanted = Some((missing.max(LEAST), now + patience));
         job.waited_for = true;
         self.shared.changed.notify_all();
         let (mut job, _) = self
             .shared
             .changed
-            .wait_timeout_while(job, self.deadline, |job| job.wanted.is_some())
+            .wait_timeout_while(job, patience, |job| job.wanted.is_some())
             .unwrap_or_else(PoisonError::into_inner);
         job.waited_for = false;
         true
@@ -126,22 +125,24 @@ fn reclaim_steps(mut file: &File, wanted: Bytes, deadline: Instant) -> bool {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     #[test]
     fn what_is_asked_for_is_written_in_steps() {
         let path = tempfile::NamedTempFile::new().unwrap();
-        let reclaimer = Reclaimer::start(path.reopen().unwrap(), Duration::from_secs(10)).unwrap();
-        assert!(reclaimer.reclaim(Bytes::mib(9)));
+        let reclaimer = Reclaimer::start(path.reopen().unwrap()).unwrap();
+        assert!(reclaimer.reclaim(Bytes::mib(9), PATIENCE));
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "4194304 swappiness=04194304 swappiness=01048576 swappiness=0");
-        assert!(reclaimer.reclaim(Bytes(1)), "it can be used again");
+        assert!(reclaimer.reclaim(Bytes(1), PATIENCE), "it can be used again");
     }
 
     #[test]
     fn nothing_is_tried_for_a_while_after_a_failure() {
         // Writing to /dev/full fails.
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let reclaimer = Reclaimer::start(full, Duration::from_secs(10)).unwrap();
-        assert!(reclaimer.reclaim(Bytes(1)));
-        assert!(!reclaimer.reclaim(Bytes(1)));
+        let reclaimer = Reclaimer::start(full).unwrap();
+        assert!(reclaimer.reclaim(Bytes(1), PATIENCE));
+        assert!(!reclaimer.reclaim(Bytes(1), PATIENCE));
     }
 }

@@ -1,6 +1,6 @@
 //! Serving: from the handover to the end of the mount.
 
-use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{io, os::fd::AsFd, sync::Arc};
 
 use fuser::{Config, Session, SessionACL};
 use memcharge_cgroup::{Hierarchy, Sampler};
@@ -70,7 +70,7 @@ fn make_gate(limits: StoreLimits) -> Result<Gate, StoreError> {
     let reclaimer = match limits.reclaim {
         true => {
             let file = hierarchy.open(target)?.open_file("memory.reclaim", OFlags::WRONLY)?;
-            Some(Reclaimer::start(file, Duration::from_micros(limits.deadline_usec))?)
+            Some(Reclaimer::start(file)?)
         }
         false => None,
     };

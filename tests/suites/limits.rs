@@ -219,6 +219,52 @@ vm_tests! { PLAIN;
         scene.assert_nobody_was_hurt();
     }
 
+    /// R15: pages that a client frees behind the store's back are not a grant: writing them again passes the gate.
+    fn r15_pages_removed_by_madvise_are_charged_anew() {
+        for sparse in ["reserve", "sigbus"] {
+            let mut scene = scene(48 * MIB, 8 * MIB, &["--sparse", sparse]);
+            let (file, size) = (scene.mount.join("f"), (24 * MIB).to_string());
+            assert_eq!(report(&scene.client, &["write", &file, &size]).errno, None);
+            assert_eq!(report(&scene.client, &["remove-pages", &file]).errno, None);
+            until("the pages are gone", || (scene.mount.number("used_bytes") < MIB).then_some(()));
+            let own = Cg::at("/target/own");
+            let mut grown = Waiting::start(&own, &["hog", &(24 * MIB).to_string()]);
+            let again = report(&scene.client, &["write", &file, &size]);
+            println!("{sparse}: {} KiB went in again", again.done / 1024);
+            assert_eq!(again.errno, ENOSPC);
+            let punch = ["fallocate", "--punch-hole", "--offset", "0", "--length", &size, &file];
+            let _ = memcharge_tests::service::run(&punch);
+            assert!(grown.is_alive());
+            scene.assert_nobody_was_hurt();
+            grown.end();
+            assert_eq!(report(&scene.client, &["write", &file, &size]).errno, None);
+            drop(scene.innocent);
+            scene.mount.unmount();
+        }
+    }
+
+    /// Under "sigbus" clients that touch holes race with a writer: the mount goes on growing afterwards.
+    fn races_with_touches_of_holes_leave_a_working_mount() {
+        let scene = scene(96 * MIB, 8 * MIB, &["--sparse", "sigbus"]);
+        let (holes, file) = (scene.mount.join("holes"), scene.mount.join("f"));
+        for _ in 0..3 {
+            let _ = memcharge_tests::service::run(&["fallocate", "--length", "8M", &holes]).ok();
+            let _ = memcharge_tests::service::run(&["fallocate", "--punch-hole", "--length", "8M", &holes]).ok();
+            let writer = {
+                let (client, file) = (scene.client.clone(), file.clone());
+                std::thread::spawn(move || report(&client, &["write", &file, &(16 * MIB).to_string(), "--block", "4096"]))
+            };
+            for _ in 0..8 {
+                let _ = probe(&scene.client, &["map", &holes, &(8 * MIB).to_string(), "--as-is"]);
+            }
+            let written = writer.join().unwrap();
+            assert_eq!((written.done, written.errno), (16 * MIB, None));
+            std::fs::remove_file(&file).unwrap();
+        }
+        let written = report(&scene.client, &["write", &file, &(32 * MIB).to_string()]);
+        assert_eq!((written.done, written.errno), (32 * MIB, None));
+    }
+
     /// R22: the target's own tasks can grow by the reserve although clients have filled the rest.
     fn r22_the_reserve_is_the_target_s_own() {
         let mut scene = scene(64 * MIB, 8 * MIB, &["--set", "reserve=16M"]);

@@ -17,8 +17,9 @@ const START_LIMIT_USEC: u64 = 60_000_000;
 /// A store has nothing to save; with its clean-up this keeps a shutdown below ten seconds.
 const STOP_LIMIT_USEC: u64 = 5_000_000;
 
-/// As many files can be open through a mount, and more: the largest limit that every kernel takes.
-const FILE_LIMIT: u64 = 1 << 20;
+/// So many files of a mount can be open at once. The kernel doubles a process' table of descriptors in one charge, which
+/// must stay below what the store leaves free of its target when it opens a file: 256 KiB, for this number.
+const FILE_LIMIT: u64 = 1 << 15;
 
 /// "Never killed by the OOM killer".
 const UNKILLABLE: i32 = -1000;

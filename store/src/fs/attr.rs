@@ -9,6 +9,7 @@ use rustix::{
 };
 
 use super::{Fs, magic_path};
+use crate::gate::Patience;
 
 /// What a client wants changed.
 #[derive(Debug, Clone, Default)]
@@ -59,13 +60,13 @@ impl Fs {
         let old = stat.st_size as u64;
         if size > old {
             match self.gate.sparse() {
-                Sparse::Reserve => self.allocate_growth(file, &stat, size)?,
+                Sparse::Reserve => self.allocate_growth(file, &stat, size, &Patience::default())?,
                 Sparse::Sigbus => self.allocate_front(file, old, size)?,
             }
         }
         rustix::fs::ftruncate(file, size).map_err(|e| self.out_of_memory(e))?;
         if size < old {
-            self.gate.freed(&self.backing);
+            self.gate.tighten(&self.backing);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use memcharge_policy::{Bytes, PAGE_SIZE, Sparse, pages_end};
 use rustix::{fs::Stat, io::Errno};
 
 use super::{Fs, attr::clear_set_ids};
-use crate::gate::PAGE;
+use crate::gate::{PAGE, Patience};
 
 /// The most that one copy_file_range request moves. The reply is a short count then, and the client asks again: no
 /// request keeps a serving thread for long.
@@ -77,7 +77,7 @@ impl Fs {
     }
 
     /// Runs `step` on `[offset, offset + length)` with room for what it allocates.
-    fn with_room(
+    pub(super) fn with_room(
         &self,
         file: BorrowedFd<'_>,
         stat: &Stat,
@@ -88,17 +88,22 @@ impl Fs {
         let end =
             offset.checked_add(length as u64).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::FBIG)?;
         let size_end = pages_end(stat.st_size as u64);
+        let patience = Patience::default();
+        if has_holes(stat) {
+            // Made by MADV_REMOVE, which no request tells of: the pages that it freed are not granted to anybody.
+            self.gate.tighten(&self.backing);
+        }
         let grows = self.gate.sparse() == Sparse::Reserve && pages_end(end) > size_end;
         let mut length = length;
         let _permit;
         if grows {
             let gap = offset - offset % PAGE_SIZE;
             if gap > size_end {
-                self.allocate_growth(file, stat, gap)?;
+                self.allocate_growth(file, stat, gap, &patience)?;
             }
             let have = size_end.max(gap);
             let need = Bytes(pages_end(end) - have);
-            match self.gate.grow(&self.backing, need, PAGE.min(need)) {
+            match self.gate.grow(&self.backing, need, PAGE.min(need), &patience) {
                 Ok(permit) => {
                     length = length.min((have + permit.bytes().0 - offset) as usize);
                     _permit = permit;
@@ -113,15 +118,15 @@ impl Fs {
                 }
             }
         }
-        let result = self.fill(offset, length, step);
-        if result.is_err() {
+        let result = self.fill(offset, length, step, &patience);
+        if matches!(result, Err(_) | Ok(0)) {
             self.drop_gap(file, stat, grows);
         }
         result
     }
 
     /// Moves bytes; where the backing has no room it asks the gate for it, once for each piece that was refused.
-    fn fill(&self, offset: u64, length: usize, step: Move<'_>) -> Result<usize, Errno> {
+    fn fill(&self, offset: u64, length: usize, step: Move<'_>, patience: &Patience) -> Result<usize, Errno> {
         let mut done = 0;
         while done < length {
             let at = offset + done as u64;
@@ -129,7 +134,7 @@ impl Fs {
                 Ok(0) => break,
                 Ok(moved) => done += moved,
                 Err(Errno::NOSPC | Errno::NOMEM) => {
-                    match self.fill_hole(at, length - done, |at, rest| step(done, at, rest)) {
+                    match self.fill_hole(at, length - done, patience, |at, rest| step(done, at, rest)) {
                         Ok(0) => break,
                         Ok(moved) => done += moved,
                         Err(_) if done > 0 => break,
@@ -147,10 +152,11 @@ impl Fs {
         &self,
         at: u64,
         length: usize,
+        patience: &Patience,
         step: impl Fn(u64, usize) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         let need = Bytes(pages_end(at + length as u64) - (at - at % PAGE_SIZE));
-        let _permit = self.gate.grow(&self.backing, need, PAGE)?;
+        let _permit = self.gate.grow(&self.backing, need, PAGE, patience)?;
         step(at, length).map_err(|e| self.out_of_memory(e))
     }
 
@@ -160,6 +166,11 @@ impl Fs {
             let _ = rustix::fs::ftruncate(file, before.st_size as u64);
         }
     }
+}
+
+/// Whether a file lacks pages below its end (it may: pages beyond the end hide as many holes).
+pub(super) fn has_holes(stat: &Stat) -> bool {
+    (stat.st_blocks as u64 * 512) < pages_end(stat.st_size as u64)
 }
 
 /// Whether a file has pages beyond its end (it may: a file with as many holes looks as if it had none).

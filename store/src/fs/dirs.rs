@@ -29,16 +29,27 @@ pub(super) struct OpenDir {
     fd: Mutex<OwnedFd>,
 }
 
-/// Handles count up from 1; 0 is never given out.
+/// So many open directories keep a descriptor: each costs the target, and a client can open any number. What is opened
+/// beyond is read through a descriptor that is made for each reading.
+const MAX_OPEN: usize = 1024;
+
+/// The handle of a directory without a descriptor.
+const NO_HANDLE: u64 = 0;
+
+/// Handles count up from 1.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Fs {
     /// Opens a directory. Returns its handle.
     pub(crate) fn opendir(&self, ino: u64) -> Result<u64, Errno> {
         self.gate.lookup()?;
+        let mut dirs = self.open_dirs();
+        if dirs.len() >= MAX_OPEN {
+            return Ok(NO_HANDLE);
+        }
         let fd = self.inodes.dir_fd(&self.backing, ino)?;
         let handle = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.open_dirs().insert(handle, Arc::new(OpenDir { fd: Mutex::new(fd) }));
+        dirs.insert(handle, Arc::new(OpenDir { fd: Mutex::new(fd) }));
         Ok(handle)
     }
 

@@ -86,7 +86,7 @@ impl Fs {
     /// A client has closed a file.
     pub(crate) fn release(&self, ino: u64) {
         if self.inodes.release(ino) {
-            self.gate.freed(&self.backing);
+            self.gate.tighten(&self.backing);
         }
     }
 

@@ -83,7 +83,10 @@ impl Fs {
         let name = c_name(name)?;
         rustix::fs::linkat(&inode, "", &dir, name.as_c_str(), AtFlags::EMPTY_PATH)
             .map_err(|e| self.out_of_memory(e))?;
-        self.entry(dir.as_fd(), &name).map_err(|e| self.out_of_memory(e))
+        self.entry(dir.as_fd(), &name).map_err(|e| {
+            let _ = rustix::fs::unlinkat(&dir, name.as_c_str(), AtFlags::empty());
+            self.out_of_memory(e)
+        })
     }
 
     /// Removes a name of something that is not a directory. Never refused at the limit: it gives memory back.
@@ -99,7 +102,7 @@ impl Fs {
     fn remove(&self, parent: u64, name: &OsStr, flags: AtFlags) -> Result<(), Errno> {
         let dir = self.inodes.path_fd(&self.backing, parent)?;
         rustix::fs::unlinkat(dir, c_name(name)?, flags).map_err(|e| self.out_of_memory(e))?;
-        self.gate.freed(&self.backing);
+        self.gate.tighten(&self.backing);
         Ok(())
     }
 
@@ -111,7 +114,7 @@ impl Fs {
         let flags = RenameFlags::from_bits_retain(flags);
         rustix::fs::renameat_with(from_dir, c_name(from.1)?, to_dir, c_name(to.1)?, flags)
             .map_err(|e| self.out_of_memory(e))?;
-        self.gate.freed(&self.backing);
+        self.gate.tighten(&self.backing);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{Fs, data::has_pages_beyond};
-use crate::gate::PAGE;
+use crate::gate::{PAGE, Patience};
 
 /// How much is allocated between two looks at the target, in bytes.
 const STEP: u64 = 1 << 20;
@@ -48,13 +48,16 @@ impl Fs {
     fn preallocate(&self, file: BorrowedFd<'_>, offset: u64, end: u64, extend: bool) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(file)?;
         let size = stat.st_size as u64;
+        let patience = Patience::default();
         match self.gate.sparse() {
-            Sparse::Reserve if extend => self.allocate_growth(file, &stat, end)?,
+            Sparse::Reserve if extend => self.allocate_growth(file, &stat, end, &patience)?,
             Sparse::Reserve => {
                 let from = pages_end(size).max(offset - offset % PAGE_SIZE);
-                self.allocate(file, &stat, from, pages_end(end))?;
+                self.allocate(file, &stat, from, pages_end(end), &patience)?;
             }
-            Sparse::Sigbus => self.allocate(file, &stat, offset - offset % PAGE_SIZE, pages_end(end))?,
+            Sparse::Sigbus => {
+                self.allocate(file, &stat, offset - offset % PAGE_SIZE, pages_end(end), &patience)?;
+            }
         }
         if extend && end > size {
             rustix::fs::ftruncate(file, end).map_err(|e| self.out_of_memory(e))?;
@@ -63,31 +66,50 @@ impl Fs {
     }
 
     /// Allocates every page between the file's end and `size`, or none of them.
-    pub(super) fn allocate_growth(&self, file: BorrowedFd<'_>, stat: &Stat, size: u64) -> Result<(), Errno> {
-        self.allocate(file, stat, pages_end(stat.st_size as u64), pages_end(size))
+    pub(super) fn allocate_growth(
+        &self,
+        file: BorrowedFd<'_>,
+        stat: &Stat,
+        size: u64,
+        patience: &Patience,
+    ) -> Result<(), Errno> {
+        self.allocate(file, stat, pages_end(stat.st_size as u64), pages_end(size), patience)
     }
 
     /// Allocates the pages from `from` to `to`. What lies beyond the file's end is given back if not all of it is
     /// admitted; holes within the file that were filled stay filled (a client may have stored into them meanwhile).
-    fn allocate(&self, file: BorrowedFd<'_>, stat: &Stat, from: u64, to: u64) -> Result<(), Errno> {
+    fn allocate(
+        &self,
+        file: BorrowedFd<'_>,
+        stat: &Stat,
+        from: u64,
+        to: u64,
+        patience: &Patience,
+    ) -> Result<(), Errno> {
         if from >= to {
             return Ok(());
         }
         let size_end = pages_end(stat.st_size as u64);
-        self.gate.would_fit(&self.backing, Bytes(to - from.max(size_end).min(to)).max(PAGE))?;
+        // Pages that are there need no grant, and how many of a range are there the kernel does not say: so steps of
+        // such a file are tried without one first, against a size that has no room for new pages.
+        let some_exist = from < size_end || has_pages_beyond(stat);
+        if some_exist {
+            self.gate.trim(&self.backing);
+        } else {
+            self.gate.would_fit(&self.backing, Bytes(to - from), patience)?;
+        }
         let mut at = from;
         while at < to {
             let step = STEP.min(to - at);
-            // Pages that exist already need no grant; how many those are the kernel does not say, so holes within a
-            // file ask for the whole step, and take what they get.
-            let least = if at < size_end { PAGE } else { Bytes(step) };
-            let result = self.gate.grow(&self.backing, Bytes(step), least).and_then(|_permit| {
-                rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, step)
-                    .map_err(|e| self.out_of_memory(e))
-            });
-            if let Err(e) = result {
-                self.give_back(file, stat, at.max(size_end));
-                return Err(e);
+            let fill = || rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, step);
+            if !some_exist || fill().is_err() {
+                let least = if at < size_end { PAGE } else { Bytes(step) };
+                let granted = self.gate.grow(&self.backing, Bytes(step), least, patience);
+                let filled = granted.and_then(|_permit| fill().map_err(|e| self.out_of_memory(e)));
+                if let Err(e) = filled {
+                    self.give_back(file, stat, at.max(size_end));
+                    return Err(e);
+                }
             }
             at += step;
         }
@@ -102,15 +124,16 @@ impl Fs {
             // Setting the size that a file has drops its pages beyond that.
             let _ = rustix::fs::ftruncate(file, size);
         }
-        self.gate.freed(&self.backing);
+        self.gate.tighten(&self.backing);
     }
 
     /// Allocates from `from` on as far as it is admitted, and is content with that.
     pub(super) fn allocate_front(&self, file: BorrowedFd<'_>, from: u64, to: u64) -> Result<(), Errno> {
         let (mut at, to) = (pages_end(from), pages_end(to));
+        let patience = Patience::default();
         while at < to {
             let want = Bytes(STEP.min(to - at));
-            let Ok(permit) = self.gate.grow(&self.backing, want, PAGE) else { return Ok(()) };
+            let Ok(permit) = self.gate.grow(&self.backing, want, PAGE, &patience) else { return Ok(()) };
             let step = permit.bytes().0;
             match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, step) {
                 Ok(()) => at += step,
@@ -127,14 +150,17 @@ impl Fs {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if self.gate.sparse() == Sparse::Sigbus {
             rustix::fs::fallocate(file, punch, offset, end - offset)?;
-            self.gate.freed(&self.backing);
+            self.gate.tighten(&self.backing);
             return Ok(());
         }
-        let size = rustix::fs::fstat(file)?.st_size as u64;
+        let stat = rustix::fs::fstat(file)?;
+        let size = stat.st_size as u64;
         let mut at = offset;
         while at < end.min(size) {
             let length = ZEROS.len().min((end.min(size) - at) as usize);
-            at += rustix::io::pwrite(file, &ZEROS[..length], at).map_err(|e| self.out_of_memory(e))? as u64;
+            at += self.with_room(file, &stat, at, length, &|_, at, length| {
+                rustix::io::pwrite(file, &ZEROS[..length], at)
+            })? as u64;
         }
         let beyond = pages_end(size).max(offset);
         if beyond < end {

@@ -74,6 +74,8 @@ enum What {
         #[arg(long)]
         as_is: bool,
     },
+    /// Frees a file's pages by madvise(MADV_REMOVE), which no file system is asked about.
+    RemovePages { path: PathBuf },
     /// Like `map`, but catches SIGBUS, and then writes to a second file.
     MapCatch { path: PathBuf, bytes: usize, other: PathBuf },
     /// Reads a whole file by read(2).
@@ -131,6 +133,14 @@ fn act(what: What) {
             }
             touch(&file, bytes);
             say(Ok(bytes as u64));
+        }
+        What::RemovePages { path } => {
+            let file = writable(&path);
+            let bytes = file.metadata().unwrap().len() as usize;
+            let start = map(&file, bytes, ProtFlags::READ | ProtFlags::WRITE);
+            // SAFETY: the whole mapping, which nothing refers to.
+            let result = unsafe { rustix::mm::madvise(start, bytes, rustix::mm::Advice::LinuxRemove) };
+            say(result.map(|()| bytes as u64).map_err(Into::into));
         }
         What::MapCatch { path, bytes, other } => map_catch(&path, bytes, &other),
         What::Read { path, writable } => {
