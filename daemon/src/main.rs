@@ -20,6 +20,9 @@ use memcharge_config::Roots;
 
 use crate::{cli::Cli, error::DaemonError};
 
+/// Of `sysexits.h`. The unit is not started again after it: only an administrator can mend a configuration.
+const EX_CONFIG: u8 = 78;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.check_config {
@@ -31,7 +34,10 @@ fn main() -> ExitCode {
         Err(error) => {
             logging::start(memcharge_config::LogLevel::Info);
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                DaemonError::Configuration(_) => ExitCode::from(EX_CONFIG),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -112,6 +112,8 @@ mod tests {
         let record = MountRecord {
             policy,
             cap: None,
+            mount_id: 7,
+            attached: true,
             mounted_on: "/run/m".into(),
             made_directories: vec!["/run/m".into()],
             leaf: "/m.slice/memcharge-store-m.service".into(),

@@ -79,7 +79,11 @@ pub struct MountRecord {
     /// The cap in bytes, as it was resolved when the mount was made.
     #[serde(default)]
     pub cap: Option<Bytes>,
-    /// Where the mount really is (symlinks in `policy.place` resolved).
+    /// The mount's id in the daemon's mount namespace: what stands at a path may be another mount.
+    pub mount_id: u32,
+    /// Whether it was attached. Before that nobody can have put anything into it.
+    pub attached: bool,
+    /// Where the mount was attached (symlinks in `policy.place` resolved).
     pub mounted_on: String,
     /// The directories that were made for the mount point, outermost first; they are removed with the mount.
     pub made_directories: Vec<String>,
@@ -125,6 +129,8 @@ mod tests {
         let record = MountRecord {
             policy: MountPolicy::new(name, "/run/shared/models".into(), target),
             cap: Some(Bytes::mib(64)),
+            mount_id: 61,
+            attached: true,
             mounted_on: "/run/shared/models".into(),
             made_directories: vec!["/run/shared".into(), "/run/shared/models".into()],
             leaf: "/models.slice/memcharge-store-models.service".into(),

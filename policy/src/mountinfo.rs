@@ -77,9 +77,14 @@ pub fn topmost<'a>(entries: &'a [MountEntry], place: &str) -> Option<&'a MountEn
     entries.iter().rev().find(|entry| entry.place == place)
 }
 
-/// The mount of memcharge at `place`, if nothing hides it.
-pub fn find_own<'a>(entries: &'a [MountEntry], place: &str) -> Option<&'a MountEntry> {
-    topmost(entries, place).filter(|entry| entry.fs_type == FS_TYPE)
+/// The mount of memcharge with this id, wherever it is by now.
+pub fn find_own(entries: &[MountEntry], id: u32) -> Option<&MountEntry> {
+    entries.iter().find(|entry| entry.id == id && entry.fs_type == FS_TYPE)
+}
+
+/// Whether another mount at the same place hides `entry`.
+pub fn is_hidden(entries: &[MountEntry], entry: &MountEntry) -> bool {
+    topmost(entries, &entry.place).is_some_and(|top| top.id != entry.id)
 }
 
 /// The mount of memcharge that `place` is in or at.
@@ -180,15 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_visible_is_found() {
+    fn a_mount_is_found_by_its_id_and_known_to_be_hidden() {
         let mut entries = host();
-        assert_eq!(find_own(&entries, "/run/shared/a b").map(|entry| entry.id), Some(90));
-        assert_eq!(find_own(&entries, "/run"), None);
+        let own = find_own(&entries, 90).cloned().unwrap();
+        assert_eq!(own.place, "/run/shared/a b");
+        assert!(!is_hidden(&entries, &own));
+        let other = entries.iter().find(|entry| entry.fs_type != FS_TYPE).unwrap();
+        assert_eq!(find_own(&entries, other.id), None, "not one of ours");
         assert_eq!(own_above(&entries, "/run/shared/a b/c").map(|entry| entry.id), Some(90));
         assert_eq!(own_above(&entries, "/run/shared/a bc"), None);
         let hidden = MountEntry { id: 95, fs_type: "tmpfs".into(), ..entries[2].clone() };
         entries.push(hidden);
-        assert_eq!(find_own(&entries, "/run/shared/a b"), None);
+        assert!(is_hidden(&entries, &own));
+        assert!(find_own(&entries, 90).is_some());
     }
 
     #[test]

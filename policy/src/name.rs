@@ -51,7 +51,8 @@ impl FromStr for MountName {
             {
                 Ok(Self(text.to_owned()))
             }
-            _ => Err(PolicyError::Name(text.to_owned())),
+            // Whoever is told of it need not get megabytes back.
+            _ => Err(PolicyError::Name(text.chars().take(MAX_LEN + 1).collect())),
         }
     }
 }

@@ -14,10 +14,13 @@ use crate::error::{StoreError, io as io_error};
 /// What systemd tells an `ExecStopPost=` program about how the service ended.
 const SERVICE_RESULT: &str = "SERVICE_RESULT";
 
+/// How a service ends that was told to: by itself, or by force since it did not in time.
+const ASKED_FOR: [&str; 2] = ["success", "timeout"];
+
 /// Undoes the mount `name`. A store that ended by itself without being asked (systemd then says so in
 /// `SERVICE_RESULT`) is left for memcharged to report.
 pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
-    if std::env::var(SERVICE_RESULT).is_ok_and(|result| result != "success") {
+    if std::env::var(SERVICE_RESULT).is_ok_and(|result| !ASKED_FOR.contains(&result.as_str())) {
         return Ok(());
     }
     let path = MountRecord::path(name);
@@ -49,12 +52,12 @@ fn unmount(record: &MountRecord) -> Result<(), StoreError> {
         io_error::<io::Error>("read the mount table")(io::Error::new(io::ErrorKind::InvalidData, line))
     };
     let mounts = mountinfo::parse_mountinfo(&text).map_err(malformed)?;
-    if mountinfo::find_own(&mounts, &record.mounted_on).is_none() {
-        let hidden = mounts.iter().any(|m| m.place == record.mounted_on && m.fs_type == mountinfo::FS_TYPE);
-        return if hidden { Err(StoreError::Hidden { path: record.mounted_on.clone() }) } else { Ok(()) };
+    let Some(own) = mountinfo::find_own(&mounts, record.mount_id) else { return Ok(()) };
+    if mountinfo::is_hidden(&mounts, own) {
+        return Err(StoreError::Hidden { path: own.place.clone() });
     }
     // Detached: the store is gone, so whoever still uses the mount can only get errors from it.
-    match rustix::mount::unmount(record.mounted_on.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+    match rustix::mount::unmount(own.place.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(e) => Err(io_error("unmount")(e)),
     }

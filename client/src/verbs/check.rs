@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     env,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use serde_json::{Value as Json, json};
@@ -90,12 +90,16 @@ fn run_program(view: View) -> Result<Report, ClientError> {
     let mut command = Command::new(&program);
     command.arg("--check-config");
     if view.json == JsonMode::Off {
+        if view.quiet {
+            command.stdout(Stdio::null());
+        }
         let status = command.status().map_err(not_started)?;
         return Ok(Report { text: String::new(), code: code_of(status) });
     }
     let output = command.output().map_err(not_started)?;
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let lines = said.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
+    // Standard output says only that all is well.
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines = said.lines().filter(|line| !line.trim().is_empty());
     let findings: Vec<Finding> = lines.map(parse_line).collect();
     Ok(Report { code: code_of(output.status), ..render(&findings, view) })
 }

@@ -1,6 +1,6 @@
 //! `list`: one line for each mount.
 
-use memcharge_dbus::{MOUNT_INTERFACE, MountRow};
+use memcharge_dbus::{MOUNT_INTERFACE, MountRow, NO_LIMIT};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -42,7 +42,7 @@ fn row_cells((row, state): &(MountRow, Option<String>)) -> [String; 5] {
         escape_controls(&row.name),
         escape_controls(&row.place),
         escape_controls(&row.target),
-        short_size(row.used),
+        if row.used == NO_LIMIT { "-".to_owned() } else { short_size(row.used) },
         state.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }
@@ -52,7 +52,7 @@ fn row_json((row, state): &(MountRow, Option<String>)) -> Json {
         "name": row.name,
         "where": row.place,
         "target": row.target,
-        "used_bytes": row.used,
+        "used_bytes": (row.used != NO_LIMIT).then_some(row.used),
         "state": state,
         "object": row.object.as_str(),
     })

@@ -52,6 +52,14 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &st
     rustix::mount::move_mount(mount, "", directory, "", flags).map_err(DaemonError::io("mount on", path))
 }
 
+/// The id of a mount, without a request to whoever serves it.
+pub(crate) fn mount_id(mount: BorrowedFd<'_>) -> Result<u32> {
+    let path = format!("/proc/self/fdinfo/{}", mount.as_raw_fd());
+    let text = std::fs::read_to_string(&path).map_err(DaemonError::io("read", &path))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| DaemonError::io("read", path)(std::io::Error::other("it has no mnt_id")))
+}
+
 fn parameters(policy: &MountPolicy, connection: BorrowedFd<'_>) -> Vec<(&'static str, String)> {
     vec![
         ("source", policy.target.to_string()),

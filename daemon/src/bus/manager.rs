@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
+use futures_util::future::join_all;
 use memcharge_config::{Accounts, ConfigError, Fragment, Problem, Roots, merge, resolve};
-use memcharge_dbus::{MountRow, mount_path};
+use memcharge_dbus::{MountRow, NO_LIMIT, mount_path};
 use memcharge_policy::{MountName, MountPolicy, is_unsafe_mount_point};
 use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use zbus::{
@@ -81,20 +82,19 @@ impl Manager {
     }
 
     async fn rows(&self) -> Result<Vec<MountRow>> {
-        let mut rows = Vec::new();
-        for mount in self.table().await?.list().await? {
+        let mounts = self.table().await?.list().await?;
+        // All at once: a store that does not answer costs its deadline, and that only once.
+        let rows = mounts.iter().map(|mount| async {
             let view = mount.view();
-            // A mount that has no figures now is listed all the same; its State says why it has none.
-            let used = mount.status().await.map_or(0, |status| status.used.0);
-            rows.push(MountRow {
+            MountRow {
                 name: mount.name().to_string(),
                 place: view.policy.place.clone(),
                 target: view.policy.target.to_string(),
-                used,
+                used: mount.status().await.map_or(NO_LIMIT, |status| status.used.0),
                 object: mount_path(mount.name()),
-            });
-        }
-        Ok(rows)
+            }
+        });
+        Ok(join_all(rows).await)
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{DaemonError, Result},
+    placement::systemd::UnitState,
     record,
     store_link::{CONNECT_LIMIT, Link},
 };
@@ -169,9 +170,11 @@ impl Actor {
 
     async fn unmount(&mut self, lazy: bool) -> Result<()> {
         let Some(record) = self.assets.record.clone() else { return Ok(()) };
-        // Behind a failed mount there are no data that anybody could still use.
-        let failed = matches!(self.view.borrow().state, State::Failed(_));
-        release(&record, lazy || failed).await?;
+        // Behind a mount whose store has ended there are no data that anybody could still use. One that has failed may
+        // still have a store, and users.
+        let unit = self.handle.name.unit();
+        let dead = self.shared.systemd.state(&unit).await? == UnitState::Down;
+        release(&record, lazy || dead).await?;
         self.step(Event::Ending).await;
         self.assets.link = None;
         match clear(&self.shared, &record).await {

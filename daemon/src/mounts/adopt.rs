@@ -24,10 +24,12 @@ pub(super) enum Adopted {
 /// Looks at what is left of a mount.
 pub(super) async fn adopt(shared: &Shared, record: MountRecord) -> Result<Adopted> {
     let name = record.policy.name.clone();
-    let mounted = find_own(&read_mounts()?, &record.mounted_on).is_some();
+    let mounted = find_own(&read_mounts()?, record.mount_id).is_some();
     let up = shared.systemd.state(&name.unit()).await? == UnitState::Up;
-    if !mounted {
-        // Half made when its daemon ended, or unmounted by hand: without a path to it there is nothing to keep.
+    let used_elsewhere = record.attached && up;
+    if !mounted && !used_elsewhere {
+        // Half made when its daemon ended, or unmounted: there is nothing to keep. A store that still runs after its
+        // mount was attached has users elsewhere, through a bind mount.
         clear(shared, &record).await?;
         return Ok(Adopted::Cleared);
     }

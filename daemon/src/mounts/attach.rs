@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use memcharge_policy::{
     Bytes, KernelVersion, MIN_KERNEL, MountName, MountPolicy, Target,
     link::{Handover, MountRecord, StoreLimits},
-    mountinfo::{is_within, topmost},
+    mountinfo::{is_within, own_above, topmost},
 };
 
 use super::{
     Shared, blocking,
+    detach::release,
     launch::{Launched, Parts, launch},
     undo::Undo,
 };
@@ -63,9 +64,12 @@ async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut 
     let point = find_point(&policy.place).await?;
     let site = find_site(shared, &policy.target, undo).await?;
     let cap = resolve_cap(policy.size, &site.sample)?;
-    let record = MountRecord {
+    let fuse = make_fuse(policy)?;
+    let mut record = MountRecord {
         policy: policy.clone(),
         cap,
+        mount_id: fuse::mount_id(fuse.mount.as_fd())?,
+        attached: false,
         mounted_on: point.path.clone(),
         made_directories: made_directories(&point, record::read_all()?),
         leaf: leaf_path(name, &policy.target, site.cgroup.path()),
@@ -80,12 +84,19 @@ async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut 
     undo.made = std::mem::take(&mut directory.made);
     let parts = Parts {
         backing: make_backing(policy)?,
-        fuse: make_fuse(policy)?,
+        fuse,
         listener: make_listener(name)?,
         handover: Handover { limits: limits(policy, cap) },
     };
     let Launched { mount, pid, link } = launch(shared, &record, site, parts, undo).await?;
     show(&mount, &directory, &record)?;
+    record.attached = true;
+    if !record::exists(name) {
+        // The store was stopped just before, and what undoes a mount did not see this one.
+        release(&record, true).await?;
+        return Err(DaemonError::Store { name: name.to_string(), what: "was stopped meanwhile".to_owned() });
+    }
+    record::write(&record)?;
     Ok(Attached { record, pid, link })
 }
 
@@ -163,8 +174,13 @@ fn limits(policy: &MountPolicy, cap: Option<Bytes>) -> StoreLimits {
 
 /// Attaches the mount. There is no `await` between the look and the act.
 fn show(mount: &OwnedFd, directory: &MadePoint, record: &MountRecord) -> Result<()> {
-    if topmost(&read_mounts()?, &record.mounted_on).is_some() {
-        let (path, why) = (record.mounted_on.clone(), "became a mount point meanwhile; try again".to_owned());
+    let mounts = read_mounts()?;
+    let taken = topmost(&mounts, &record.mounted_on).or_else(|| own_above(&mounts, &record.mounted_on));
+    if taken.or_else(|| mounts.iter().find(|m| is_within(&m.place, &record.mounted_on))).is_some() {
+        let (path, why) = (
+            record.mounted_on.clone(),
+            "became a mount point, or part of one, meanwhile; try again".to_owned(),
+        );
         return Err(DaemonError::MountPointBusy { path, why });
     }
     fuse::attach(mount.as_fd(), directory.as_fd(), &record.mounted_on)

@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use memcharge_policy::{
     link::MountRecord,
-    mountinfo::{FS_TYPE, MountEntry, find_own},
+    mountinfo::{MountEntry, find_own, is_hidden},
 };
 use rustix::{io::Errno, mount::UnmountFlags};
 use tokio::{process::Command, time::timeout};
@@ -25,19 +25,18 @@ const MAX_QUOTE: usize = 400;
 /// Takes the mount away from its mount point. Refused while anybody uses it, unless `lazy`: then it is only hidden,
 /// and its users get errors once its store has ended.
 pub(super) async fn release(record: &MountRecord, lazy: bool) -> Result<()> {
-    let (name, place) = (record.policy.name.to_string(), record.mounted_on.clone());
-    blocking("unmounting", move || release_now(&name, &place, lazy)).await
+    let (name, id) = (record.policy.name.to_string(), record.mount_id);
+    blocking("unmounting", move || release_now(&name, id, lazy)).await
 }
 
-fn release_now(name: &str, place: &str, lazy: bool) -> Result<()> {
+fn release_now(name: &str, id: u32, lazy: bool) -> Result<()> {
     let busy = |holders| DaemonError::Busy { name: name.to_owned(), holders };
     let mounts = read_mounts()?;
-    let Some(own) = find_own(&mounts, place) else {
-        return match mounts.iter().any(|entry| entry.place == place && entry.fs_type == FS_TYPE) {
-            true => Err(busy(format!("another mount on {place}, on top of it"))),
-            false => Ok(()),
-        };
-    };
+    let Some(own) = find_own(&mounts, id) else { return Ok(()) };
+    let place = own.place.as_str();
+    if is_hidden(&mounts, own) {
+        return Err(busy(format!("another mount on {place}, on top of it")));
+    }
     if lazy {
         return unmount(place, UnmountFlags::DETACH).map_err(DaemonError::io("unmount", place));
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use memcharge_policy::{MountName, MountPolicy, link::MountRecord};
+use memcharge_policy::{MountName, MountPolicy, link::MountRecord, mountinfo::is_within};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -191,8 +191,13 @@ impl Table {
         if self.mounts.len() >= MAX_MOUNTS {
             return Err(DaemonError::TooMany(MAX_MOUNTS));
         }
-        if let Some(other) = self.mounts.values().find(|mount| mount.view().policy.place == policy.place) {
-            let why = format!("is the place of the mount {}; give another directory", other.name());
+        let clashes = |place: &str| is_within(place, &policy.place) || is_within(&policy.place, place);
+        if let Some(other) = self.mounts.values().find(|mount| clashes(&mount.view().policy.place)) {
+            let why = format!(
+                "is, holds or is in the place of the mount {}, {}; give another directory",
+                other.name(),
+                other.view().policy.place
+            );
             return Err(DaemonError::MountPointBusy { path: policy.place.clone(), why });
         }
         Ok(())

@@ -29,15 +29,21 @@ pub(super) struct Undo {
 impl Undo {
     /// Undoes everything, the last first. What cannot be undone is logged, and the rest goes on.
     pub(super) async fn roll_back(mut self, shared: &Shared) {
+        let mut stopped = true;
         if let Some(unit) = self.unit.take() {
-            report(shared.systemd.stop(&unit).await);
+            let result = shared.systemd.stop(&unit).await;
+            stopped = result.is_ok();
+            report(result);
             shared.systemd.let_go(&unit).await;
         }
         if let Some((target, leaf)) = self.leaf.take() {
             report(target.remove_child(&leaf).map_err(Into::into));
         }
         drop(std::mem::take(&mut self.made));
-        if let Some(name) = self.record.take() {
+        // With a store that does not stop the record stays: the next start of the daemon clears what it tells of.
+        if let Some(name) = self.record.take()
+            && stopped
+        {
             report(remove_socket(&name));
             report(record::remove(&name));
         }

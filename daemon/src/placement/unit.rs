@@ -25,13 +25,12 @@ const FILE_LIMIT: u64 = 1 << 15;
 const UNKILLABLE: i32 = -1000;
 
 /// What a store may do: be root towards files, mount, lock memory. Numbers of `linux/capability.h`.
-const CAPABILITIES: [(&str, u8); 11] = [
+const CAPABILITIES: [(&str, u8); 10] = [
     ("CAP_CHOWN", 0),
     ("CAP_DAC_OVERRIDE", 1),
     ("CAP_DAC_READ_SEARCH", 2),
     ("CAP_FOWNER", 3),
     ("CAP_FSETID", 4),
-    ("CAP_LINUX_IMMUTABLE", 9),
     ("CAP_IPC_LOCK", 14),
     ("CAP_SYS_ADMIN", 21),
     ("CAP_SYS_RESOURCE", 24),
@@ -65,6 +64,8 @@ pub(crate) fn store_properties<'a>(
         ("ExecStart", start.into()),
         ("ExecStopPostEx", end.into()),
         ("Slice", slice.into()),
+        // `systemctl isolate` stops what the new target does not ask for; data must not go that way.
+        ("IgnoreOnIsolate", true.into()),
         ("PartOf", vec![GROUP].into()),
         ("Wants", vec![GROUP].into()),
         // So that whoever stops the group waits for the stores.
@@ -146,7 +147,7 @@ mod tests {
             ("MemorySwapMax", "t uint64 0"),
             ("LimitMEMLOCK", "t uint64 18446744073709551615"),
             ("MemoryAccounting", "b true"),
-            ("CapabilityBoundingSet", "t uint64 2300592671"),
+            ("CapabilityBoundingSet", "t uint64 2300592159"),
         ] {
             assert_eq!(properties.get(key).map(String::as_str), Some(expected), "{key}");
         }

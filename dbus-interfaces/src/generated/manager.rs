@@ -31,7 +31,7 @@ pub trait Manager {
 
     /// ListMounts method
     ///
-    /// Name, where, target, used bytes, object of each mount, ordered by name.
+    /// Name, where, target, used bytes, object of each mount, ordered by name. Used bytes are 2^64-1 where they cannot be read; the mount's State tells why.
     fn list_mounts(
         &self,
     ) -> zbus::Result<Vec<(String, String, String, u64, zbus::zvariant::OwnedObjectPath)>>;

@@ -19,6 +19,9 @@ const COPY_MAX: u64 = 8 << 20;
 /// How much is copied between two looks at the target, in bytes.
 const COPY_STEP: u64 = 512 << 10;
 
+/// How often room is made for one piece that meets a hole.
+const HOLE_TRIES: u32 = 16;
+
 /// One write-like operation: it moves up to `usize` bytes to the offset `u64`, having moved `usize` before.
 type Move<'a> = &'a dyn Fn(usize, u64, usize) -> Result<usize, Errno>;
 
@@ -156,8 +159,16 @@ impl Fs {
         step: impl Fn(u64, usize) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         let need = Bytes(pages_end(at + length as u64) - (at - at % PAGE_SIZE));
-        let _permit = self.gate.grow(&self.backing, need, PAGE, patience)?;
-        step(at, length).map_err(|e| self.out_of_memory(e))
+        let mut tries = HOLE_TRIES;
+        loop {
+            let _permit = self.gate.grow(&self.backing, need, PAGE, patience)?;
+            tries -= 1;
+            match step(at, length) {
+                // A client that touches holes just now has taken the room that was made for this.
+                Err(Errno::NOSPC) if tries > 0 => {}
+                result => return result.map_err(|e| self.out_of_memory(e)),
+            }
+        }
     }
 
     /// Takes back pages beyond the end of a file that a failed write leaves there.
