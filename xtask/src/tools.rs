@@ -20,23 +20,23 @@ pub(crate) struct Tool {
 
 /// Makes Debian packages.
 pub(crate) const CARGO_DEB: Tool =
-    Tool { krate: "cargo-deb", program: "cargo-deb", version: "3", what_for: "the Debian package" };
+    Tool { krate: "cargo-deb", program: "cargo-deb", version: "^3", what_for: "the Debian package" };
 
 /// Checks licences and sources of dependencies.
 pub(crate) const CARGO_DENY: Tool =
-    Tool { krate: "cargo-deny", program: "cargo-deny", version: "0.19", what_for: "the licence check" };
+    Tool { krate: "cargo-deny", program: "cargo-deny", version: "^0.19", what_for: "the licence check" };
 
 /// The POSIX conformance suite.
 pub(crate) const PJDFSTEST: Tool = Tool {
     krate: "pjdfstest",
     program: "pjdfstest",
-    version: "0.2",
+    version: "^0.2",
     what_for: "the POSIX conformance tests",
 };
 
 /// The file system exerciser.
 pub(crate) const FSX: Tool =
-    Tool { krate: "fsx", program: "fsx", version: "0.3", what_for: "random file operations" };
+    Tool { krate: "fsx", program: "fsx", version: "^0.3", what_for: "random file operations" };
 
 /// The tool's program, built if need be.
 pub(crate) fn get(tool: &Tool) -> Result<PathBuf> {

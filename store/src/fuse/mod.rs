@@ -7,22 +7,25 @@ use std::{
     os::{fd::BorrowedFd, unix::ffi::OsStrExt},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use fuser::{
-    BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
-use rustix::{
-    fs::{Stat, Timespec, Timestamps},
-    io::Errno as Os,
-};
+use rustix::io::Errno as Os;
+
+mod convert;
+mod reply;
+
+use convert::{attributes, caller, errno, kind, open_flags, timestamps, to_os};
+use reply::{reply_empty, reply_entry, reply_xattr};
 
 use crate::{
-    fs::{Caller, Change, Fs, NewKind},
+    fs::{Change, Fs, NewKind},
     inodes::Opened,
 };
 
@@ -62,101 +65,6 @@ impl Adapter {
     }
 }
 
-/// The kernel's ENOMEM is a charge that the target's limit refuses (nobody is killed for a process that the OOM killer
-/// spares), and its EMFILE the store's own limit.
-fn errno(e: Os) -> Errno {
-    match e {
-        Os::NOMEM => Errno::ENOSPC,
-        Os::MFILE => Errno::ENFILE,
-        e => Errno::from_i32(e.raw_os_error()),
-    }
-}
-
-fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
-    let nanoseconds = Duration::from_nanos(nanoseconds as u64);
-    match u64::try_from(seconds) {
-        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanoseconds,
-        Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanoseconds,
-    }
-}
-
-fn kind(kind: rustix::fs::FileType) -> FileType {
-    use rustix::fs::FileType as Os;
-    match kind {
-        Os::Directory => FileType::Directory,
-        Os::Symlink => FileType::Symlink,
-        Os::Fifo => FileType::NamedPipe,
-        Os::Socket => FileType::Socket,
-        Os::CharacterDevice => FileType::CharDevice,
-        Os::BlockDevice => FileType::BlockDevice,
-        Os::RegularFile | Os::Unknown => FileType::RegularFile,
-    }
-}
-
-fn attributes(stat: &Stat) -> FileAttr {
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    FileAttr {
-        ino: INodeNo(stat.st_ino),
-        size: stat.st_size as u64,
-        blocks: stat.st_blocks as u64,
-        atime: time(stat.st_atime, stat.st_atime_nsec as i64),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec as i64),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec as i64),
-        crtime: UNIX_EPOCH,
-        kind: kind(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
-        perm: (stat.st_mode & 0o7777) as u16,
-        nlink: stat.st_nlink as u32,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        // The kernel's `new_encode_dev`.
-        rdev: (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
-        blksize: stat.st_blksize as u32,
-        flags: 0,
-    }
-}
-
-fn timestamps(atime: Option<TimeOrNow>, mtime: Option<TimeOrNow>) -> Option<Timestamps> {
-    let timespec = |time| match time {
-        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        Some(TimeOrNow::SpecificTime(time)) => match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => {
-                Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) }
-            }
-            Err(before) => {
-                // fuser 0.18 subtracts the nanoseconds, where the protocol counts them upwards from the seconds.
-                let before = before.duration();
-                Timespec { tv_sec: -(before.as_secs() as i64), tv_nsec: i64::from(before.subsec_nanos()) }
-            }
-        },
-    };
-    if atime.is_none() && mtime.is_none() {
-        return None;
-    }
-    Some(Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) })
-}
-
-fn caller(request: &Request, umask: u32) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), umask }
-}
-
-/// How an open file works. Read-only: the kernel reads from the backing file, as fast as tmpfs. Writable: reads and
-/// writes come here, so that this process allocates; mappings go to the backing file in both cases.
-fn open_flags(access: OpenAccMode) -> FopenFlags {
-    match access {
-        OpenAccMode::O_RDONLY => FopenFlags::FOPEN_PASSTHROUGH,
-        OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => {
-            FopenFlags::FOPEN_PASSTHROUGH
-                | FopenFlags::FOPEN_DIRECT_IO
-                | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
-        }
-    }
-}
-
-fn to_os(e: &io::Error) -> Os {
-    Os::from_io_error(e).unwrap_or(Os::IO)
-}
-
 /// File handles carry nothing: a node id is enough to find a file, also after a restart.
 const NO_HANDLE: FileHandle = FileHandle(0);
 
@@ -167,33 +75,6 @@ impl Adapter {
         register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
     ) -> Result<Arc<Opened>, Os> {
         self.fs.open(ino, |file| register(file).map_err(|e| to_os(&e)))
-    }
-}
-
-fn reply_entry(reply: ReplyEntry, result: Result<crate::fs::Entry, Os>) {
-    match result {
-        Ok(entry) => {
-            let generation = Generation(entry.generation.into());
-            reply.entry_with_ttls(&ATTR_TTL, &NAME_TTL, &attributes(&entry.stat), generation);
-        }
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, result: Result<(), Os>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
-    if size == 0 {
-        reply.size(value.len() as u32);
-    } else if value.len() > size as usize {
-        reply.error(Errno::ERANGE);
-    } else {
-        reply.data(value);
     }
 }
 
