@@ -1,4 +1,4 @@
-//! Programs from crates.io that are not part of a Rust toolchain: used where they are installed, else built once
+//! Programs that are built from other crates and are not part of a Rust toolchain: used where they are installed, else built once
 //! below the target directory.
 
 use std::{
