@@ -1,5 +1,5 @@
-//! Programs that are built from other crates and are not part of a Rust toolchain: used where they are installed, else built once
-//! below the target directory.
+//! Programs built from other crates, which a Rust toolchain does not bring: used where they are installed, else built
+//! once below the target directory.
 
 use std::{
     path::{Path, PathBuf},
