@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -104,11 +104,6 @@ impl Cgroup {
         self.read("cgroup.controllers").map(|text| parse::has_controller(&text, "memory"))
     }
 
-    /// Whether the memory controller is enabled for this cgroup's children.
-    pub fn gives_memory_to_children(&self) -> Result<bool, CgroupError> {
-        self.read("cgroup.subtree_control").map(|text| parse::has_controller(&text, "memory"))
-    }
-
     /// Whether any process lives in this cgroup or below it.
     pub fn is_populated(&self) -> Result<bool, CgroupError> {
         let text = self.read("cgroup.events")?;
@@ -155,13 +150,6 @@ impl Cgroup {
             .read_to_string(&mut text)
             .map_err(|source| self.io("read", file, source))?;
         Ok(text)
-    }
-
-    /// Writes to one of the cgroup's files.
-    pub fn write(&self, file: &str, text: &str) -> Result<(), CgroupError> {
-        self.open_file(file, OFlags::WRONLY)?
-            .write_all(text.as_bytes())
-            .map_err(|source| self.io("write", file, source))
     }
 
     /// Opens one of the cgroup's files.
@@ -240,7 +228,6 @@ mod tests {
         let (dir, hierarchy) = tree();
         let a = hierarchy.open("/a").unwrap();
         assert!(a.has_memory().unwrap());
-        assert!(!a.gives_memory_to_children().unwrap());
         assert!(a.is_populated().unwrap());
         assert_eq!(a.procs().unwrap(), [1, 22]);
         fs::rename(dir.path().join("a"), dir.path().join("z")).unwrap();

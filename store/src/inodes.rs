@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CStr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -168,11 +167,6 @@ impl Inodes {
         drop(nodes);
         drop(closed);
         last
-    }
-
-    /// The handle of `name` in `dir`.
-    pub(crate) fn handle_of(dir: impl AsFd, name: &CStr) -> Result<Handle, Errno> {
-        Handle::of(dir, name)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Node>> {

@@ -112,7 +112,7 @@ impl Fs {
         // Parallel lookups may meet a rename of the same name: both answers must be of one inode.
         loop {
             let stat = rustix::fs::statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-            let handle: Handle = Inodes::handle_of(parent, name)?;
+            let handle = Handle::of(parent, name)?;
             if handle.ino() == stat.st_ino {
                 self.inodes.remember(handle);
                 return Ok(Entry { stat, generation: handle.generation() });
