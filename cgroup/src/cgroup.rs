@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -133,6 +133,16 @@ impl Cgroup {
         let dir = open_dir(self.dir.as_fd(), name, flags).map_err(|e| io_error("open", &path, e))?;
         let id = rustix::fs::fstat(&dir).map_err(|e| io_error("inspect", &path, e))?.st_ino;
         Ok((Cgroup { dir, path, id }, made))
+    }
+
+    /// Has nothing of this cgroup swapped. Without the memory controller, or without swap, there is nothing to say.
+    pub fn forbid_swap(&self) -> Result<(), CgroupError> {
+        const FILE: &str = "memory.swap.max";
+        match self.open_file(FILE, OFlags::WRONLY) {
+            Ok(mut file) => file.write_all(b"0").map_err(|source| self.io("write", FILE, source)),
+            Err(CgroupError::NoMemoryController { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Removes a child cgroup that has no processes. Removing one that is not there is no error.

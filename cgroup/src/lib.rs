@@ -6,9 +6,14 @@
 
 mod cgroup;
 mod error;
+mod events;
+mod ledger;
 pub mod parse;
+mod processes;
 mod sampler;
 
 pub use cgroup::{Cgroup, Hierarchy};
 pub use error::CgroupError;
+pub use ledger::{LEDGER_DEPTH, LEDGER_SLOTS, Ledger};
+pub use processes::Member;
 pub use sampler::Sampler;

@@ -27,6 +27,20 @@ pub fn parse_clean_cache(stat: &str) -> Option<Bytes> {
     Some(Bytes(cache).minus(Bytes(key("file_dirty")?)).minus(Bytes(key("file_writeback")?)))
 }
 
+/// `memory.stat`: cache of files on disk.
+pub fn parse_file_cache(stat: &str) -> Option<Bytes> {
+    let key = |key| parse_flat_key(stat, key);
+    Some(Bytes(key("inactive_file")?.saturating_add(key("active_file")?)))
+}
+
+/// `memory.stat`: what is charged as far as the kernel tells for what: private memory, files (shared memory among them),
+/// the kernel's own, network buffers. Pages that have lost their file and live on in pipes are in none of these.
+pub fn parse_accounted(stat: &str) -> Option<Bytes> {
+    ["anon", "file", "kernel", "sock"]
+        .into_iter()
+        .try_fold(Bytes(0), |sum, key| Some(sum.plus(Bytes(parse_flat_key(stat, key)?))))
+}
+
 /// `cgroup.controllers`, `cgroup.subtree_control`: whether `controller` is among them.
 pub fn has_controller(text: &str, controller: &str) -> bool {
     text.split_ascii_whitespace().any(|word| word == controller)

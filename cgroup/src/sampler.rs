@@ -1,6 +1,6 @@
 //! Samples of a cgroup and all its ancestors, through files that are opened once.
 
-use std::{fs::File, os::unix::fs::FileExt, str};
+use std::{fs::File, os::unix::fs::FileExt, str, sync::Arc};
 
 use memcharge_policy::{
     Bytes,
@@ -33,7 +33,8 @@ pub struct Sampler {
 
 #[derive(Debug)]
 struct LevelFiles {
-    path: String,
+    path: Arc<str>,
+    id: u64,
     current: File,
     max: File,
     high: File,
@@ -53,7 +54,8 @@ impl Sampler {
             let cgroup = hierarchy.open(path)?;
             if cgroup.has_memory()? {
                 levels.push(LevelFiles {
-                    path: path.to_owned(),
+                    path: path.into(),
+                    id: cgroup.id(),
                     current: cgroup.open_file("memory.current", OFlags::RDONLY)?,
                     max: cgroup.open_file("memory.max", OFlags::RDONLY)?,
                     high: cgroup.open_file("memory.high", OFlags::RDONLY)?,
@@ -73,53 +75,79 @@ impl Sampler {
 
     /// Like [`Sampler::sample`], reusing `sample`.
     pub fn sample_into(&self, sample: &mut Sample) -> Result<(), CgroupError> {
+        self.sample_levels(sample)?;
+        sample.available = self.available()?;
+        Ok(())
+    }
+
+    /// Reads all levels. The machine's memory is left as it was.
+    pub fn sample_levels(&self, sample: &mut Sample) -> Result<(), CgroupError> {
         sample.levels.clear();
         for level in &self.levels {
-            let limit = "a number or \"max\"";
-            let buffer = &mut [0; NUMBER_BUFFER];
-            sample.levels.push(LevelSample {
-                current: level.read(
-                    &level.current,
-                    "memory.current",
-                    buffer,
-                    parse::parse_bytes,
-                    "a number",
-                )?,
-                max: level.read(&level.max, "memory.max", buffer, parse::parse_limit, limit)?,
-                high: level.read(&level.high, "memory.high", buffer, parse::parse_limit, limit)?,
-            });
+            sample.levels.push(level.sample()?);
         }
+        Ok(())
+    }
+
+    /// Reads one level; `None`: there is no such level.
+    pub fn sample_level(&self, index: usize) -> Result<Option<LevelSample>, CgroupError> {
+        self.levels.get(index).map(LevelFiles::sample).transpose()
+    }
+
+    /// Reads the machine's available memory. Costs more than all levels: the kernel makes a list of fifty lines for it.
+    pub fn available(&self) -> Result<Bytes, CgroupError> {
         let mut buffer = [0; MEMINFO_BUFFER];
         let text = read_at_start(&self.meminfo, &mut buffer).map_err(|source| CgroupError::Io {
             action: "read",
             path: MEMINFO.to_owned(),
             source,
         })?;
-        sample.available = parse::parse_available(text)
-            .ok_or_else(|| malformed(MEMINFO, text, "a list with MemAvailable"))?;
-        Ok(())
+        parse::parse_available(text).ok_or_else(|| malformed(MEMINFO, text, "a list with MemAvailable"))
+    }
+
+    /// Cache of files on disk of the level at `index`. Costs more than a sample.
+    pub fn file_cache(&self, index: usize) -> Result<Bytes, CgroupError> {
+        self.read_stat(index, parse::parse_file_cache)
+    }
+
+    /// What the level at `index` is charged as far as the kernel tells for what. Costs more than a sample.
+    pub fn accounted(&self, index: usize) -> Result<Bytes, CgroupError> {
+        self.read_stat(index, parse::parse_accounted)
     }
 
     /// Cache of the level at `index` that the kernel can drop without writing anything. Costs more than a sample.
     pub fn clean_cache(&self, index: usize) -> Result<Bytes, CgroupError> {
+        self.read_stat(index, parse::parse_clean_cache)
+    }
+
+    fn read_stat(&self, index: usize, parse: impl Fn(&str) -> Option<Bytes>) -> Result<Bytes, CgroupError> {
         let Some(level) = self.levels.get(index) else { return Ok(Bytes(0)) };
         let mut buffer = [0; STAT_BUFFER];
-        level.read(
-            &level.stat,
-            "memory.stat",
-            &mut buffer,
-            parse::parse_clean_cache,
-            "a list with the file counters",
-        )
+        level.read(&level.stat, "memory.stat", &mut buffer, parse, "a list with the counters of memory")
+    }
+
+    /// The ids of the levels' cgroups, in the order of the samples.
+    pub fn level_ids(&self) -> impl Iterator<Item = u64> {
+        self.levels.iter().map(|level| level.id)
     }
 
     /// The cgroup path of the level at `index` in the samples.
-    pub fn level_path(&self, index: usize) -> Option<&str> {
-        self.levels.get(index).map(|level| level.path.as_str())
+    pub fn level_path(&self, index: usize) -> Option<&Arc<str>> {
+        self.levels.get(index).map(|level| &level.path)
     }
 }
 
 impl LevelFiles {
+    fn sample(&self) -> Result<LevelSample, CgroupError> {
+        let limit = "a number or \"max\"";
+        let buffer = &mut [0; NUMBER_BUFFER];
+        Ok(LevelSample {
+            current: self.read(&self.current, "memory.current", buffer, parse::parse_bytes, "a number")?,
+            max: self.read(&self.max, "memory.max", buffer, parse::parse_limit, limit)?,
+            high: self.read(&self.high, "memory.high", buffer, parse::parse_limit, limit)?,
+        })
+    }
+
     fn read<T>(
         &self,
         file: &File,
@@ -129,7 +157,7 @@ impl LevelFiles {
         expected: &'static str,
     ) -> Result<T, CgroupError> {
         let text = read_at_start(file, buffer).map_err(|source| match source.raw_os_error() {
-            Some(19) => CgroupError::Dying { path: self.path.clone() }, // ENODEV: the cgroup was removed
+            Some(19) => CgroupError::Dying { path: self.path.to_string() }, // ENODEV: the cgroup was removed
             _ => CgroupError::Io { action: "read", path: format!("{}/{name}", self.path), source },
         })?;
         parse(text).ok_or_else(|| malformed(&format!("{}/{name}", self.path), text, expected))
@@ -191,7 +219,11 @@ mod tests {
             high: high.map(Bytes),
         };
         assert_eq!(sample.levels, [level(50, None, Some(4096)), level(100, Some(8192), None)]);
-        assert_eq!(sampler.level_path(0), Some("/a/b"), "a level without the controller is left out");
+        assert_eq!(
+            sampler.level_path(0).map(|path| &**path),
+            Some("/a/b"),
+            "a level without the controller is left out"
+        );
         assert!(sample.available.0 > 0);
         assert_eq!(sampler.clean_cache(1).unwrap(), Bytes(10));
 

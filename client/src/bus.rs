@@ -16,7 +16,8 @@ const PROPERTIES_INTERFACE: &str = "org.freedesktop.DBus.Properties";
 
 /// A connection to the system bus, with the manager of memcharged at hand.
 pub(crate) struct Bus {
-    connection: Connection,
+    /// The connection itself.
+    pub(crate) connection: Connection,
     /// The manager; it remembers no properties.
     pub(crate) manager: ManagerProxy<'static>,
 }

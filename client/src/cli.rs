@@ -5,7 +5,11 @@ use std::ffi::OsString;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use memcharge_policy::MountName;
 
-use crate::{error::USAGE, output};
+use crate::{
+    error::USAGE,
+    output,
+    time::{Since, parse_since},
+};
 
 /// Shows and changes the mounts of memcharged.
 #[derive(Debug, Parser)]
@@ -80,30 +84,42 @@ pub(crate) enum Verb {
         #[arg(long)]
         lazy: bool,
     },
+    /// Mount the data of a failed mount again
+    Recover {
+        /// The mount's name
+        name: MountName,
+    },
     /// Check the configuration on disk
     Check,
-
+    /// Put the configuration on disk in force: make new mounts, end those whose file is gone, change policies
+    Reload,
     /// Change the policy of a mount at run time
-    #[command(hide = true)]
-    Set(Unbuilt),
-    /// Go back to the policy of the file
-    #[command(hide = true)]
-    Revert(Unbuilt),
+    Set {
+        /// The mount's name
+        name: MountName,
+        /// What to change, with the keys of the mount's file: reserve=64M, kill.victim=newest
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        assignments: Vec<String>,
+    },
+    /// Go back to the policy of the mount's file, or to the one it was made with
+    Revert {
+        /// The mount's name
+        name: MountName,
+    },
+    /// Show recorded arbitrations: what chargers got when there was no memory
+    History(HistoryArgs),
+    /// Show one arbitration in full, in words
+    Explain {
+        /// The event: its id as `history` shows it, or the first digits of it, at least 4
+        #[arg(value_parser = parse_event_id)]
+        event: String,
+    },
+    /// Follow what happens, one line each, until it is interrupted
+    Monitor,
+
     /// Change who pays
     #[command(hide = true)]
     Retarget(Unbuilt),
-    /// Show recorded arbitrations
-    #[command(hide = true)]
-    History(Unbuilt),
-    /// Show one arbitration in full
-    #[command(hide = true)]
-    Explain(Unbuilt),
-    /// Follow events
-    #[command(hide = true)]
-    Monitor(Unbuilt),
-    /// Read the configuration again
-    #[command(hide = true)]
-    Reload(Unbuilt),
     /// Show the configuration files
     #[command(hide = true)]
     CatConfig(Unbuilt),
@@ -149,6 +165,19 @@ pub(crate) struct MountArgs {
     pub(crate) wait: bool,
 }
 
+/// The arguments of `history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Show those of this mount only; it need not be there any more
+    pub(crate) name: Option<MountName>,
+    /// Show those since then: "10min" ago, "@SECONDS" since 1970, or a UTC time `YYYY-MM-DD[ HH:MM[:SS]]`
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub(crate) since: Option<Since>,
+    /// Show this many at most, the newest; 1 to 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: Option<u32>,
+}
+
 /// Whatever follows a verb that is not built yet.
 #[derive(Debug, Args)]
 pub(crate) struct Unbuilt {
@@ -160,6 +189,15 @@ fn parse_place(text: &str) -> Result<String, String> {
     match text.strip_prefix('/') {
         Some(_) => Ok(text.to_owned()),
         None => Err("a mount point is an absolute path".to_owned()),
+    }
+}
+
+/// The id of an event, or its first digits. Whether there is one is for the daemon to say.
+fn parse_event_id(text: &str) -> Result<String, String> {
+    if (4..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("an event is named by 4 to 32 hex digits".to_owned())
     }
 }
 
@@ -231,6 +269,19 @@ mod tests {
     }
 
     #[test]
+    fn the_verbs_of_arbitration_take_their_arguments() {
+        let Verb::History(args) = parse("history m --since 10min --limit 5").unwrap().verb else { panic!() };
+        assert_eq!((args.name.unwrap().as_str(), args.limit), ("m", Some(5)));
+        assert_eq!(args.since, Some(Since::Ago(std::time::Duration::from_secs(600))));
+        let Verb::Explain { event } = parse("explain 00AB").unwrap().verb else { panic!() };
+        assert_eq!(event, "00ab");
+        let Verb::Set { assignments, .. } = parse("set m size=1G on-full=kill --json").unwrap().verb else {
+            panic!()
+        };
+        assert_eq!(assignments, ["size=1G", "on-full=kill"]);
+    }
+
+    #[test]
     fn wrong_usage_is_code_2() {
         for line in [
             "",
@@ -243,6 +294,17 @@ mod tests {
             "mount m --target a.slice",
             "mount m --where m --target a.slice",
             "unmount m --force",
+            "set m",
+            "revert",
+            "history --limit 0",
+            "history --limit 1001",
+            "history --since yesterday",
+            "explain",
+            "explain 123",
+            "explain xyzw",
+            "explain 000000000000000000000000000000000",
+            "monitor m",
+            "reload m",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
@@ -250,9 +312,7 @@ mod tests {
 
     #[test]
     fn planned_verbs_are_known_but_not_shown() {
-        for line in
-            ["set m size=1G", "retarget m b.slice --mode migrate", "cat-config", "top", "prune m --dry-run"]
-        {
+        for line in ["retarget m b.slice --mode migrate", "cat-config", "top", "prune m --dry-run"] {
             assert!(parse(line).is_ok(), "{line}");
         }
         assert!(!Cli::command().render_help().to_string().contains("retarget"));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use memcharge_dbus::{ErrorKind, describe};
+use memcharge_dbus::{ErrorKind, WireError, describe};
 use memcharge_policy::PolicyError;
 
 /// Exit code: something failed.
@@ -37,6 +37,21 @@ pub(crate) enum ClientError {
     /// The daemon refuses, for the reason in its message.
     #[error("{0}")]
     Refused(String),
+    /// The daemon was there, and went away.
+    #[error("memcharged has gone away; see: systemctl status memcharged")]
+    Gone,
+    /// The bus was there, and went away.
+    #[error("the system bus has closed the connection")]
+    BusGone,
+    /// What the daemon answers is not as the contract says.
+    #[error("memcharged's answer does not hold together: {0}")]
+    Answer(#[from] WireError),
+    /// The clock shows a time before 1970.
+    #[error("the clock of this machine is not set")]
+    Clock,
+    /// The program cannot be told when to end.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
     /// Nothing on this machine can check the configuration.
     #[error("memcharged is neither running nor installed, so the configuration cannot be checked")]
     NoChecker,
@@ -87,10 +102,18 @@ impl ClientError {
     /// The exit code that scripts rely on.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NoBus(_) | Self::NotRunning(_) | Self::NoChecker => UNREACHABLE,
+            Self::NoBus(_) | Self::NotRunning(_) | Self::Gone | Self::BusGone | Self::NoChecker => {
+                UNREACHABLE
+            }
             Self::NotPermitted(_) | Self::AccessDenied(_) => NOT_PERMITTED,
             Self::NoSuchMount(_) => NO_SUCH_MOUNT,
-            Self::Refused(_) | Self::Start(..) | Self::NotBuilt(_) | Self::Output(_) => FAILED,
+            Self::Refused(_)
+            | Self::Answer(_)
+            | Self::Clock
+            | Self::Signals(_)
+            | Self::Start(..)
+            | Self::NotBuilt(_)
+            | Self::Output(_) => FAILED,
             Self::NotAssigned(_)
             | Self::UnknownKey { .. }
             | Self::Value { .. }
@@ -129,8 +152,11 @@ mod tests {
         assert_eq!(code(fdo::Error::UnknownObject(text())), 5);
         assert_eq!(code(fdo::Error::InvalidArgs(text())), 1);
         assert_eq!(ClientError::NoBus(text()).exit_code(), 3);
+        assert_eq!(ClientError::Gone.exit_code(), 3);
+        assert_eq!(ClientError::BusGone.exit_code(), 3);
+        assert_eq!(ClientError::from(WireError::Missing("Id")).exit_code(), 1);
         assert_eq!(ClientError::NotPermitted(text()).exit_code(), 4);
-        assert_eq!(ClientError::NotBuilt("set").exit_code(), 1);
+        assert_eq!(ClientError::NotBuilt("top").exit_code(), 1);
         assert_eq!(ClientError::Twice("size").exit_code(), 2);
     }
 

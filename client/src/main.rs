@@ -3,10 +3,14 @@
 mod bus;
 mod cli;
 mod error;
+mod event;
+mod explanation;
+mod happening;
 mod json;
 mod output;
 mod properties;
 mod settings;
+mod time;
 mod verbs;
 
 use std::process::ExitCode;

@@ -77,12 +77,37 @@ pub(crate) fn short_size(bytes: u64) -> String {
     human_size(bytes).replace(' ', "").replace("iB", "")
 }
 
+/// The text in lines of at most `width` characters where its words allow it.
+pub(crate) fn wrap(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out
+}
+
 /// Writes the output of a verb. That nobody reads it any more (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), ClientError> {
+    print_on(text).map(|_| ())
+}
+
+/// Writes a part of an output that goes on; `false`: nobody reads it any more.
+pub(crate) fn print_on(text: &str) -> Result<bool, ClientError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Output(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(ClientError::Output(error)),
     }
 }
 
@@ -124,6 +149,13 @@ mod tests {
         ] {
             assert_eq!((human_size(bytes).as_str(), short_size(bytes).as_str()), (human, short));
         }
+    }
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        assert_eq!(wrap("one two three", 7), "one two\nthree");
+        assert_eq!(wrap("one-very-long-word a b", 5), "one-very-long-word\na b");
+        assert_eq!(wrap("", 5), "");
     }
 
     #[test]

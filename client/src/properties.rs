@@ -1,5 +1,7 @@
 //! The properties of a mount, each with its value or with why it cannot be read.
 
+use std::collections::HashMap;
+
 use memcharge_dbus::{ErrorKind, MOUNT_INTERFACE, MOUNT_PROPERTIES, describe};
 use serde_json::{Map, Value as Json};
 use zbus::zvariant::{ObjectPath, OwnedValue, Value};
@@ -48,6 +50,11 @@ impl Properties {
             Value::U32(number) => Some(u64::from(*number)),
             _ => None,
         }
+    }
+
+    /// The value of a property that is a dictionary; `None` where it is not there or not a dictionary.
+    pub(crate) fn dictionary(&self, name: &str) -> Option<HashMap<String, OwnedValue>> {
+        self.get(name)?.as_ref().ok()?.try_clone().ok()?.try_into().ok()
     }
 
     /// The value of a property in one line; an error is shown in its place.

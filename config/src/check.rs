@@ -5,12 +5,9 @@ use std::{
     time::Duration,
 };
 
-use memcharge_policy::{Bytes, OnFull, SizeCap, Target, check_options, is_unsafe_mount_point};
+use memcharge_policy::{Bytes, SizeCap, arbiter::is_protect_glob, check_options, is_unsafe_mount_point};
 
-use crate::{
-    error::Problem,
-    fragment::{Fragment, not_built},
-};
+use crate::{error::Problem, fragment::Fragment};
 
 /// The largest user or group number; the next one means "none" to the kernel.
 pub(crate) const MAX_ID: u32 = u32::MAX - 1;
@@ -53,7 +50,6 @@ pub fn check(fragment: &Fragment) -> Vec<Problem> {
     if let Some(Err(error)) = fragment.options.as_deref().map(check_options) {
         found.push(Problem::Value { key: "options", error });
     }
-    found.extend(not_built_yet(fragment));
     found
 }
 
@@ -86,22 +82,11 @@ fn repeated_option(options: &[memcharge_policy::MountOption]) -> Option<String> 
 }
 
 fn glob_rule(globs: &[String]) -> Option<String> {
-    let wrong = |glob: &&String| glob.is_empty() || glob.contains('/') || glob.contains(char::is_control);
+    let wrong = |glob: &&String| {
+        glob.is_empty() || glob.contains('/') || glob.contains(char::is_control) || !is_protect_glob(glob)
+    };
     globs.iter().find(wrong).map(|glob| {
         let shown = glob.escape_debug();
         format!("cannot have `{shown}`: it takes globs of one cgroup's name, such as \"db-*.service\", without `/`")
     })
-}
-
-fn not_built_yet(fragment: &Fragment) -> impl Iterator<Item = Problem> {
-    let kill = (fragment.on_full == Some(OnFull::Kill))
-        .then(|| not_built("on-full", "on-full = \"kill\"", "leave it out, or give \"enospc\""));
-    let target = match &fragment.target {
-        Some(target @ (Target::Service(_) | Target::Scope(_))) => {
-            let what = format!("target = \"{}\"", target.to_string().escape_debug());
-            Some(not_built("target", &what, "give a slice, or a path below /sys/fs/cgroup"))
-        }
-        _ => None,
-    };
-    kill.into_iter().chain(target)
 }

@@ -102,8 +102,6 @@ mod tests {
             "`deadline` must be more than 0 and at most 60s",
             "`protect` cannot have ``: it takes globs of one cgroup's name, such as \"db-*.service\", without `/`",
             "`options`: the mount options `ro` and `rw` exclude each other; keep one of them",
-            "`on-full = \"kill\"` is not built yet; leave it out, or give \"enospc\"",
-            "`target = \"a.scope\"` is not built yet; give a slice, or a path below /sys/fs/cgroup",
         ];
         assert_eq!(found, expected);
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use memcharge_config::{Accounts, Fragment, KillFragment, MainFragment, check, merge};
-use memcharge_policy::{Bytes, KillScope, KillVictim, MountOption, OnFull, SizeCap, Sparse, Target};
+use memcharge_policy::{
+    Bytes, KillScope, KillVictim, MountOption, OnFull, SizeCap, Sparse, Target, arbiter::is_protect_glob,
+};
 use proptest::{option::of, prelude::*};
 
 const NOBODY: Accounts<'static> = Accounts { user: &|_| None, group: &|_| None };
@@ -40,7 +42,10 @@ fn kill() -> impl Strategy<Value = KillFragment> {
     (
         of(prop_oneof![Just(KillVictim::Largest), Just(KillVictim::Newest), Just(KillVictim::OomScore)]),
         of(prop_oneof![Just(KillScope::Process), Just(KillScope::Cgroup)]),
-        of(prop::collection::vec("[^/\\p{Cc}]{1,9}", 0..4)),
+        of(prop::collection::vec(
+            "[^/\\p{Cc}]{1,9}".prop_filter("a glob", |glob| is_protect_glob(glob)),
+            0..4,
+        )),
         of(span(0..=u64::MAX)),
     )
         .prop_map(|(victim, scope, protect, cooldown)| KillFragment { victim, scope, protect, cooldown })

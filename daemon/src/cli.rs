@@ -18,7 +18,7 @@ pub(crate) struct Cli {
     /// Check the configuration and exit: 0 if it is valid, 1 if not
     #[arg(long)]
     pub(crate) check_config: bool,
-    /// Decide, but change nothing (not built yet)
+    /// Decide and record what would be done at the limit, but kill nobody and reclaim nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The store's program

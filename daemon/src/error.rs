@@ -76,6 +76,27 @@ pub(crate) enum DaemonError {
         /// What a store needs to start.
         needs: Bytes,
     },
+    /// A target with too many ancestors.
+    #[error(
+        "{target} is {levels} cgroups deep, and a target has at most {}; or there are as many mounts as can be",
+        memcharge_cgroup::LEDGER_DEPTH
+    )]
+    TooDeep {
+        /// The target's cgroup.
+        target: String,
+        /// It and its ancestors.
+        levels: usize,
+    },
+    /// A cap below what is in use.
+    #[error("{name} has {used} in its files, and {wanted} would be less; free some, or give at least {used}")]
+    Shrinks {
+        /// The mount's name.
+        name: String,
+        /// What the files hold.
+        used: Bytes,
+        /// The cap that was asked for.
+        wanted: Bytes,
+    },
     /// Somebody uses the mount.
     #[error("{name} is in use by {holders}; end them, or use --lazy")]
     Busy {
@@ -130,6 +151,14 @@ pub(crate) enum DaemonError {
         /// What is wrong.
         what: String,
     },
+    /// A store that cannot do what it was asked.
+    #[error("{name}: {what}")]
+    Refused {
+        /// The mount's name.
+        name: String,
+        /// Why not.
+        what: String,
+    },
     /// A record that cannot be read.
     #[error("{path} is not the record of a mount: {why}; move it away once its mount is gone")]
     Record {
@@ -154,6 +183,22 @@ pub(crate) enum DaemonError {
         "the configuration has {0} error(s); nothing was changed; `memcharged --check-config` shows them"
     )]
     Configuration(usize),
+    /// The configuration that was to be reloaded is wrong.
+    #[error("the configuration has {count} error(s), and nothing was changed:\n{what}")]
+    Invalid {
+        /// How many.
+        count: usize,
+        /// A line for each error, with file and line.
+        what: String,
+    },
+    /// A reload that could not do all of it.
+    #[error("the configuration is in force, but for this:\n{what}")]
+    Incomplete {
+        /// A line for each thing that is left, with what to do.
+        what: String,
+        /// Whether all of it is mounts that are in use.
+        busy: bool,
+    },
     /// The daemon is about to exit.
     #[error("memcharged is stopping; try again when it runs")]
     Stopping,

@@ -4,14 +4,20 @@ mod attach;
 mod bus;
 mod cli;
 mod error;
+mod history;
+mod keeper;
+mod kill;
 mod logging;
 mod mounts;
 mod notify;
 mod placement;
 mod record;
+mod reload;
 mod run;
 mod settings;
 mod store_link;
+mod targets;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -28,8 +34,7 @@ fn main() -> ExitCode {
     if cli.check_config {
         return check_config(&cli.roots());
     }
-    let ended = if cli.dry_run { Err(DaemonError::NotBuilt("--dry-run")) } else { start(cli) };
-    match ended {
+    match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::start(memcharge_config::LogLevel::Info);
@@ -45,7 +50,7 @@ fn main() -> ExitCode {
 fn start(cli: Cli) -> error::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(DaemonError::io("start", "the runtime"))?;
-    let ended = runtime.block_on(run::run(cli.roots(), cli.store));
+    let ended = runtime.block_on(run::run(cli.roots(), cli.store, cli.dry_run));
     // A system call that hangs (a network file system) must not keep the daemon from exiting.
     runtime.shutdown_background();
     ended

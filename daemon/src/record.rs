@@ -1,18 +1,22 @@
 //! The records of mounts in `/run/memcharge/mounts`: what there is to undo, whoever does it.
 
 use std::{
-    fs::{self, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
+use memcharge_cgroup::Ledger;
 use memcharge_policy::{MountName, link::MountRecord};
 
 use crate::error::{DaemonError, Result};
 
 /// Everything of a running daemon and its stores is below this directory.
 const RUN_DIR: &str = "/run/memcharge";
+
+/// What stores hold of their grants.
+const LEDGER: &str = "/run/memcharge/ledger";
 
 /// No record is that long; what is longer is not read.
 const MAX_RECORD: u64 = 1 << 20;
@@ -28,6 +32,19 @@ pub(crate) fn make_directories() -> Result<()> {
             .map_err(DaemonError::io("make", path))?;
     }
     Ok(())
+}
+
+/// Opens the ledger of what stores hold, and takes back the lines of stores that are gone.
+pub(crate) fn open_ledger() -> Result<(Ledger, File)> {
+    let file = Ledger::open_file(Path::new(LEDGER)).map_err(DaemonError::io("open", LEDGER))?;
+    let ledger = Ledger::map(&file).map_err(DaemonError::io("map", LEDGER))?;
+    let records = read_all()?;
+    // A record that cannot be read may be that of a store that lives, whose line nobody else must get.
+    if records.iter().all(Result::is_ok) {
+        let slots: Vec<_> = records.into_iter().flatten().map(|record| record.slot).collect();
+        ledger.retain(&slots);
+    }
+    Ok((ledger, file))
 }
 
 /// Whether there is a record of this name.
@@ -84,10 +101,14 @@ fn read(path: &Path) -> Result<MountRecord> {
 pub(crate) fn write_whole(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
+    // What is left there of an earlier try, or was put there, is neither followed nor written into.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let written = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(mode)
         .open(&new)
         .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
@@ -120,6 +141,11 @@ mod tests {
             made_leaf: false,
             target_path: "/m.slice".into(),
             target_id: 7,
+            slot: 1,
+            base: None,
+            generation: 0,
+            made_usec: 0,
+            recovering: false,
             fragment: String::new(),
         };
         let path = dir.path().join("m.json");

@@ -1,7 +1,8 @@
 //! The daemon's life: start, signals, exit. Mounts outlive it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use memcharge_cgroup::Hierarchy;
 use memcharge_config::{ConfigError, Loaded, LoadedMount, Roots};
 use memcharge_dbus::{BUS_NAME, ROOT_PATH};
 use memcharge_policy::link::MountRecord;
@@ -20,17 +21,28 @@ use zbus::{
 use crate::{
     bus::{Manager, Publisher},
     error::{DaemonError, Result},
+    history::{self, HistoryHandle, Journal},
+    keeper::Kept,
+    kill::Killer,
     mounts::{Request, Shared, Source, Table, TableHandle, changed_keys},
     notify,
     placement::systemd::Systemd,
-    record, settings,
+    record,
+    reload::{self, ReloadHandle, Reloader},
+    settings,
+    targets::{Means, Targets, TargetsHandle},
+    watch::Watcher,
 };
+
+/// Where the history is kept.
+const STATE_DIR: &str = "/var/lib/memcharge";
 
 /// The bus answers at once, or is not there.
 const BUS_LIMIT: Duration = Duration::from_secs(25);
 
 /// Runs the daemon until it is told to exit.
-pub(crate) async fn run(roots: Roots, store: String) -> Result<()> {
+pub(crate) async fn run(roots: Roots, store: String, dry_run: bool) -> Result<()> {
+    let mut kept = Kept::take_all()?;
     let mut signals = Signals::new()?;
     let loaded = settings::load(&roots).map_err(log_errors)?;
     crate::logging::start(loaded.main.log_level);
@@ -39,13 +51,37 @@ pub(crate) async fn run(roots: Roots, store: String) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let (set_ready, ready) = watch::channel(false);
     let systemd = timeout(BUS_LIMIT, Systemd::new(&connection)).await.map_err(|_| bus_late())??;
-    let shared = Shared::new(systemd, Publisher::new(connection.clone()), store, stopping);
+    let history = history::start(Path::new(STATE_DIR), loaded.main.history)?;
+    let journal = Arc::new(Journal::new(crate::logging::is_journal())?);
+    let publisher = Publisher::new(connection.clone(), history.clone());
+    let targets = start_targets(&publisher, &history, &journal)?;
+    let shared = Shared {
+        systemd,
+        hierarchy: Hierarchy::system(),
+        ledger: record::open_ledger()?,
+        publisher: publisher.clone(),
+        targets,
+        history: history.clone(),
+        journal,
+        dry_run,
+        store,
+        stopping: stopping.clone(),
+        slots: Shared::attach_slots(),
+    };
     let (table, handle) = Table::new(Arc::new(shared));
-    let manager = Manager { table: handle.clone(), ready, roots, defaults: loaded.main.defaults.clone() };
+    let means =
+        reload::Means { roots: roots.clone(), table: handle.clone(), history: history.clone(), publisher };
+    let (reloader, reload) = Reloader::new(means, loaded.main.clone());
+    signals.reload = Some(reload.clone());
+    let manager = Manager { table: handle.clone(), ready, roots, history: history.clone(), dry_run, reload };
     own_name(&connection, manager).await?;
     let table = tokio::spawn(table.run());
+    let (set_started, started) = watch::channel(false);
+    tokio::spawn(reloader.run(started, stopping));
     let start = async {
-        adopt(&handle, &loaded).await?;
+        if adopt(&handle, &loaded, &mut kept).await? {
+            kept.forget_rest();
+        }
         set_ready.send_replace(true);
         make_configured(&handle, loaded).await
     };
@@ -53,6 +89,7 @@ pub(crate) async fn run(roots: Roots, store: String) -> Result<()> {
         started = start => match started {
             Ok(()) => {
                 notify::ready();
+                set_started.send_replace(true);
                 signals.serve(&connection, &handle).await
             }
             Err(error) => Err(error),
@@ -63,7 +100,27 @@ pub(crate) async fn run(roots: Roots, store: String) -> Result<()> {
     stop.send_replace(true);
     // The table has a limit of its own.
     drop(table.await);
+    history.end().await;
     ended
+}
+
+fn start_targets(
+    publisher: &Publisher,
+    history: &HistoryHandle,
+    journal: &Arc<Journal>,
+) -> Result<TargetsHandle> {
+    let hierarchy = Hierarchy::system();
+    let means = Means {
+        killer: Killer::new(hierarchy.clone()),
+        hierarchy,
+        watcher: Watcher::start()?,
+        publisher: publisher.clone(),
+        history: history.clone(),
+        journal: Arc::clone(journal),
+    };
+    let (targets, handle) = Targets::new(means);
+    tokio::spawn(targets.run());
+    Ok(handle)
 }
 
 fn log_errors(errors: Vec<ConfigError>) -> DaemonError {
@@ -97,14 +154,17 @@ async fn own_name(connection: &Connection, manager: Manager) -> Result<()> {
     }
 }
 
-/// Finds the mounts of an earlier daemon again.
-async fn adopt(table: &TableHandle, loaded: &Loaded) -> Result<()> {
+/// Finds the mounts of an earlier daemon again. Returns whether all are known: data of one whose record cannot be read
+/// may be among what is kept.
+async fn adopt(table: &TableHandle, loaded: &Loaded, kept: &mut Kept) -> Result<bool> {
     let mut adoptions = JoinSet::new();
+    let mut all_known = true;
     for found in record::read_all()? {
         let record = match found {
             Ok(record) => record,
             Err(error) => {
                 tracing::error!("{error}");
+                all_known = false;
                 continue;
             }
         };
@@ -113,32 +173,33 @@ async fn adopt(table: &TableHandle, loaded: &Loaded) -> Result<()> {
         let drop_ins = configured.map(settings::source).unwrap_or_default().drop_ins;
         let source = Source { fragment: record.fragment.clone(), drop_ins };
         let table = table.clone();
+        let backing = kept.take(record.slot);
         adoptions.spawn(async move {
             let name = record.policy.name.clone();
-            if let Err(error) = table.adopt(record, source).await {
+            if let Err(error) = table.adopt(record, backing, source).await {
                 tracing::error!(mount = %name, "mount {name}: {error}");
             }
         });
     }
     while adoptions.join_next().await.is_some() {}
-    Ok(())
+    Ok(all_known)
 }
 
 fn compare(record: &MountRecord, configured: Option<&LoadedMount>) {
     let name = &record.policy.name;
     match configured {
         Some(mount) => {
-            let keys = changed_keys(&record.policy, &mount.policy).join(", ");
+            let keys = changed_keys(record.base.as_ref().unwrap_or(&record.policy), &mount.policy).join(", ");
             if !keys.is_empty() {
                 tracing::warn!(
                     mount = %name,
-                    "mount {name} is in use with its old settings ({keys} differ); unmount it and restart memcharged to apply them"
+                    "mount {name} is in use with its old settings ({keys} differ); `memchargectl reload` applies what can change"
                 );
             }
         }
         None if record.fragment.is_empty() => {}
         None => {
-            tracing::info!(mount = %name, "mount {name} is not configured any more, and stays until it is unmounted")
+            tracing::info!(mount = %name, "mount {name} is not configured any more, and stays until it is unmounted or memcharged reloads")
         }
     }
 }
@@ -153,9 +214,9 @@ async fn make_configured(table: &TableHandle, loaded: Loaded) -> Result<()> {
         let source = settings::source(&mount);
         let table = table.clone();
         // What went wrong is logged and shown by the mount itself.
-        made.spawn(
-            async move { table.create(Request { policy: mount.policy, source, keep_failed: true }).await },
-        );
+        made.spawn(async move {
+            table.create(Request { policy: mount.policy, source, keep_failed: true, wait: true }).await
+        });
     }
     while made.join_next().await.is_some() {}
     if table.list().await?.is_empty() {
@@ -169,6 +230,8 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Who is told of a hang-up; `None`: nobody yet.
+    reload: Option<ReloadHandle>,
     watchdog: Option<Interval>,
 }
 
@@ -184,6 +247,7 @@ impl Signals {
             terminate: stream(SignalKind::terminate())?,
             interrupt: stream(SignalKind::interrupt())?,
             hang_up: stream(SignalKind::hangup())?,
+            reload: None,
             watchdog,
         })
     }
@@ -194,7 +258,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(()),
                 _ = self.interrupt.recv() => return Ok(()),
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; nothing was changed"),
+                _ = self.hang_up.recv() => self.reload.iter().for_each(ReloadHandle::signal),
                 () = tick(&mut self.watchdog) => notify::alive(),
                 () = connection.closed() => return Err(lost_bus()),
             }
@@ -207,7 +271,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(()),
                 _ = self.interrupt.recv() => return Ok(()),
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not built yet; nothing was changed"),
+                _ = self.hang_up.recv() => self.reload.iter().for_each(ReloadHandle::signal),
                 () = tick(&mut self.watchdog) => {
                     table.list().await?;
                     notify::alive();

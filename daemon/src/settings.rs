@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use memcharge_config::{Accounts, ConfigError, Loaded, LoadedMount, Roots};
@@ -11,6 +12,7 @@ use rustix::{
     fs::{CWD, RenameFlags},
     io::Errno,
 };
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     error::{DaemonError, Result},
@@ -18,12 +20,24 @@ use crate::{
     record::write_whole,
 };
 
+/// Reading the configuration takes no longer, unless a file system does not answer.
+const LOAD_LIMIT: Duration = Duration::from_secs(10);
+
 /// Where the files of mounts are, below a root.
 const MOUNTS: &str = "mounts.d";
 
 /// Reads and checks all of it.
 pub(crate) fn load(roots: &Roots) -> Result<Loaded, Vec<ConfigError>> {
     memcharge_config::load(roots, Accounts::system())
+}
+
+/// The same beside whatever else the daemon does: a file system that does not answer is waited for on another thread,
+/// and given up.
+pub(crate) async fn load_in_time(roots: &Roots) -> Result<Result<Loaded, Vec<ConfigError>>> {
+    let roots = roots.clone();
+    let late = |_| DaemonError::Late { what: "reading the configuration".into(), limit: LOAD_LIMIT };
+    let read = timeout(LOAD_LIMIT, spawn_blocking(move || load(&roots))).await.map_err(late)?;
+    read.map_err(|error| DaemonError::io("read", "the configuration")(std::io::Error::other(error)))
 }
 
 /// Where the configuration of a mount comes from.

@@ -1,10 +1,10 @@
 //! The daemon's connection to a store: questions and answers, one JSON value a line. Its end is the store's end.
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use memcharge_policy::{
     MountName,
-    link::{MAX_MESSAGE, MountRecord, Reply, Request, StoreStatus},
+    link::{BACKING_FDS, MAX_MESSAGE, MountRecord, Notice, Reply, Request, StoreLimits, StoreStatus},
 };
 use tokio::{net::UnixStream, time::timeout};
 
@@ -15,6 +15,9 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A store that serves answers within this time.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// A store has no more to tell at once: its reports, a count for each limit, and a question.
+const MAX_NOTICES: usize = 256;
 
 /// How much is read at once.
 const CHUNK: usize = 4096;
@@ -27,6 +30,8 @@ pub(crate) struct Link {
     buffer: Vec<u8>,
     /// Answers to questions that nobody waits for any more.
     late: usize,
+    /// What the store told while an answer was waited for.
+    notices: VecDeque<Notice>,
 }
 
 impl Link {
@@ -37,7 +42,7 @@ impl Link {
             .await
             .map_err(|_| late(name, CONNECT_LIMIT))?;
         let stream = stream.map_err(DaemonError::io("connect to", path))?;
-        Ok(Self { name: name.clone(), stream, buffer: Vec::new(), late: 0 })
+        Ok(Self { name: name.clone(), stream, buffer: Vec::new(), late: 0, notices: VecDeque::new() })
     }
 
     /// Asks how the store is. `limit` is how long to wait.
@@ -45,13 +50,52 @@ impl Link {
         match self.ask(&Request::Status, limit).await? {
             Reply::Status(status) => Ok(status),
             Reply::Error(what) => Err(self.error(format!("answers: {what}"))),
+            other => Err(self.error(format!("answers beside the question: {other:?}"))),
         }
     }
 
-    /// Returns when the store has closed the connection. Answers that come too late are dropped here.
-    pub(crate) async fn closed(&mut self) {
-        while let Ok(Some(_)) = self.line().await {
-            self.late = self.late.saturating_sub(1);
+    /// Asks the store to tell what happens, and gives it its limits.
+    pub(crate) async fn subscribe(&mut self, limits: StoreLimits) -> Result<()> {
+        self.order(&Request::Limits(limits)).await?;
+        self.order(&Request::Subscribe).await
+    }
+
+    /// Tells the store to do something, and waits until it is done.
+    pub(crate) async fn order(&mut self, request: &Request) -> Result<()> {
+        match self.ask(request, ANSWER_LIMIT).await? {
+            Reply::Done => Ok(()),
+            Reply::Error(what) => Err(DaemonError::Refused { name: self.name.to_string(), what }),
+            other => Err(self.error(format!("answers beside the question: {other:?}"))),
+        }
+    }
+
+    /// The numbers of the descriptors that hold the data, in the store's process.
+    pub(crate) async fn descriptors(&mut self) -> Result<[i32; BACKING_FDS.len()]> {
+        match self.ask(&Request::Descriptors, ANSWER_LIMIT).await? {
+            Reply::Descriptors(numbers) => Ok(numbers),
+            other => Err(self.error(format!("answers beside the question: {other:?}"))),
+        }
+    }
+
+    /// Tells the store something that it does not answer.
+    pub(crate) async fn tell(&mut self, request: &Request) -> Result<()> {
+        let mut line = serde_json::to_vec(request).map_err(|error| self.error(error.to_string()))?;
+        line.push(b'\n');
+        let sent = timeout(ANSWER_LIMIT, self.send(&line)).await;
+        sent.map_err(|_| late(&self.name, ANSWER_LIMIT))?.map_err(|error| self.error(error.to_string()))
+    }
+
+    /// What happens in the store; `None`: it has closed the connection. Answers that come too late are dropped here.
+    pub(crate) async fn next(&mut self) -> Option<Notice> {
+        loop {
+            if let Some(notice) = self.notices.pop_front() {
+                return Some(notice);
+            }
+            let line = self.line().await.ok().flatten()?;
+            match serde_json::from_slice(&line) {
+                Ok(Reply::Notice(notice)) => return Some(notice),
+                _ => self.late = self.late.saturating_sub(1),
+            }
         }
     }
 
@@ -64,15 +108,29 @@ impl Link {
         self.late += 1;
         let answer = timeout(limit, async {
             self.send(&line).await?;
-            self.line().await
+            self.answer().await
         });
         let answer = answer.await.map_err(|_| late(&self.name, limit))?;
         self.late -= 1;
         match answer {
-            Ok(Some(line)) => serde_json::from_slice(&line)
-                .map_err(|error| self.error(format!("answers nonsense: {error}"))),
+            Ok(Some(Ok(reply))) => Ok(reply),
+            Ok(Some(Err(error))) => Err(self.error(format!("answers nonsense: {error}"))),
             Ok(None) => Err(self.error("has closed its socket".to_owned())),
             Err(error) => Err(self.error(format!("cannot be asked: {error}"))),
+        }
+    }
+
+    /// The next line that is an answer.
+    async fn answer(&mut self) -> io::Result<Option<serde_json::Result<Reply>>> {
+        loop {
+            let Some(line) = self.line().await? else { return Ok(None) };
+            match serde_json::from_slice(&line) {
+                Ok(Reply::Notice(notice)) if self.notices.len() < MAX_NOTICES => {
+                    self.notices.push_back(notice)
+                }
+                Ok(Reply::Notice(_)) => return Err(io::Error::other("too much is told")),
+                answer => return Ok(Some(answer)),
+            }
         }
     }
 
@@ -127,12 +185,29 @@ mod tests {
 
     fn pair() -> (Link, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Link { name: "m".parse().unwrap(), stream: ours, buffer: Vec::new(), late: 0 }, theirs)
+        (
+            Link {
+                name: "m".parse().unwrap(),
+                stream: ours,
+                buffer: Vec::new(),
+                late: 0,
+                notices: VecDeque::new(),
+            },
+            theirs,
+        )
     }
 
     fn status_line(used: u64) -> Vec<u8> {
         let (headroom, denials) = (Bytes(0), 0);
-        let status = StoreStatus { used: Bytes(used), inodes_used: 1, inodes_max: 2, headroom, denials };
+        let status = StoreStatus {
+            used: Bytes(used),
+            inodes_used: 1,
+            inodes_max: 2,
+            headroom,
+            denials,
+            kills: 0,
+            unrecorded: 0,
+        };
         let mut line = serde_json::to_vec(&Reply::Status(status)).unwrap();
         line.push(b'\n');
         line
@@ -148,7 +223,7 @@ mod tests {
             "nothing is asked meanwhile"
         );
         store.write_all(&status_line(1)).await.unwrap();
-        assert!(timeout(short, link.closed()).await.is_err());
+        assert!(timeout(short, link.next()).await.is_err());
         store.write_all(&status_line(2)).await.unwrap();
         assert_eq!(link.status(ANSWER_LIMIT).await.unwrap().used, Bytes(2));
         let mut asked = vec![0; 64];
@@ -160,7 +235,7 @@ mod tests {
     async fn the_end_is_noticed() {
         let (mut link, store) = pair();
         drop(store);
-        link.closed().await;
+        assert!(link.next().await.is_none());
         assert!(matches!(link.status(ANSWER_LIMIT).await, Err(DaemonError::Store { .. })));
     }
 

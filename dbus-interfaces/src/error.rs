@@ -126,7 +126,7 @@ fn kind_of_name(name: &str) -> ErrorKind {
         "Disconnected" | "NameHasNoOwner" | "NoReply" | "NoServer" | "ServiceUnknown" | "TimedOut" => {
             ErrorKind::Unreachable
         }
-        // The only objects of the daemon that come and go are mounts.
+        // Mounts come and go; targets do too, and are asked for by nobody but on behalf of a mount.
         "UnknownObject" => ErrorKind::NoSuchMount,
         spawn if spawn.starts_with("Spawn.") => ErrorKind::Unreachable,
         _ => ErrorKind::Other,

@@ -1,6 +1,9 @@
 //! The XML, the bus policy and the constants name the same things.
 
-use memcharge_dbus::{BUS_NAME, MANAGER_INTERFACE, MANAGER_XML, MOUNT_INTERFACE, MOUNT_XML, ROOT_PATH};
+use memcharge_dbus::{
+    BUS_NAME, EVENT_KEYS, MANAGER_INTERFACE, MANAGER_XML, MOUNT_INTERFACE, MOUNT_XML, ROOT_PATH,
+    TARGET_INTERFACE, TARGET_XML,
+};
 use zbus_xml::{Interface, Node};
 
 const BUS_POLICY: &str = include_str!("../bus/org.memcharge.Memcharge1.conf");
@@ -12,10 +15,19 @@ const MANAGER_MEMBERS: &str = "Mount Unmount Reload GetMount GetMountByPath List
 const MOUNT_MEMBERS: &str = "Name Where Backend Target TargetId OnFull Sparse Reserve SizeMax InodesMax InodesUsed Mode \
     Uid Gid Options Reclaim DeadlineUSec KillVictim KillScope KillProtect KillCooldownUSec FragmentPath DropInPaths \
     State StateReason StorePid UsedBytes ChargedBytes HeadroomBytes Denials Kills LastOutcome SetPolicy RevertPolicy \
-    Retarget Outcome";
+    Retarget Recover Outcome";
+const TARGET_MEMBERS: &str = "Path Id MemoryCurrent MemoryMax Headroom Events Mounts MemoryEvent";
+
+/// Each interface: its XML, its name, what it may have.
+const INTERFACES: [(&str, &str, &str); 3] = [
+    (MANAGER_XML, MANAGER_INTERFACE, MANAGER_MEMBERS),
+    (MOUNT_XML, MOUNT_INTERFACE, MOUNT_MEMBERS),
+    (TARGET_XML, TARGET_INTERFACE, TARGET_MEMBERS),
+];
 
 /// Methods that everybody may call; all others change something.
-const READING: [&str; 4] = ["CheckConfig", "GetMount", "GetMountByPath", "ListMounts"];
+const READING: [&str; 6] =
+    ["CheckConfig", "GetEvent", "GetHistory", "GetMount", "GetMountByPath", "ListMounts"];
 
 fn members(interface: &Interface<'_>) -> Vec<String> {
     let methods = interface.methods().iter().map(|m| m.name().to_string());
@@ -26,9 +38,7 @@ fn members(interface: &Interface<'_>) -> Vec<String> {
 
 #[test]
 fn the_xml_has_only_documented_names() {
-    for (xml, name, documented) in
-        [(MANAGER_XML, MANAGER_INTERFACE, MANAGER_MEMBERS), (MOUNT_XML, MOUNT_INTERFACE, MOUNT_MEMBERS)]
-    {
+    for (xml, name, documented) in INTERFACES {
         let node = Node::try_from(xml).unwrap();
         let [interface] = node.interfaces() else { panic!("one interface in each file") };
         assert_eq!(interface.name().as_str(), name);
@@ -42,12 +52,27 @@ fn the_xml_has_only_documented_names() {
 
 #[test]
 fn the_bus_policy_opens_exactly_the_reading_methods() {
-    let node = Node::try_from(MANAGER_XML).unwrap();
-    for method in node.interfaces()[0].methods() {
-        let name = method.name().to_string();
-        let opened =
-            BUS_POLICY.contains(&format!("send_interface=\"{MANAGER_INTERFACE}\" send_member=\"{name}\""));
-        assert_eq!(opened, READING.contains(&name.as_str()), "{name}");
+    for (xml, interface, _) in INTERFACES {
+        let node = Node::try_from(xml).unwrap();
+        for method in node.interfaces()[0].methods() {
+            let name = method.name().to_string();
+            let opened =
+                BUS_POLICY.contains(&format!("send_interface=\"{interface}\" send_member=\"{name}\""));
+            let reads = interface == MANAGER_INTERFACE && READING.contains(&name.as_str());
+            assert_eq!(opened, reads, "{interface}.{name}");
+        }
+        assert!(
+            !BUS_POLICY.contains(&format!("send_interface=\"{interface}\"/>")),
+            "{interface} is open as a whole"
+        );
+    }
+}
+
+#[test]
+fn the_keys_of_an_event_are_documented_with_their_types() {
+    let documented = MANAGER_XML.split("<node").next().unwrap();
+    for (key, ty) in EVENT_KEYS {
+        assert!(documented.contains(&format!(" {key} {ty}")), "{key} {ty}");
     }
 }
 

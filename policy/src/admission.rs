@@ -21,6 +21,9 @@ pub const MACHINE_MARGIN: Bytes = Bytes::mib(32);
 /// fails there would have the kernel kill a process of the target.
 pub const LOOKUP_FLOOR: Bytes = Bytes::kib(256);
 
+/// Headroom below which memcharged is not even asked: the message is charged, in pages if there is no more.
+pub const QUESTION_FLOOR: Bytes = Bytes::kib(16);
+
 /// The largest grant beyond what was asked for. Within it writes do not look at the target.
 pub const GRANT_CHUNK: Bytes = Bytes::kib(64);
 
@@ -86,7 +89,7 @@ impl Room {
 fn room(sample: &Sample, standing: Standing, budget: Budget) -> Room {
     let reserve = budget.reserve.unwrap_or_else(|| default_reserve(sample.smallest_limit()));
     let headroom = sample.headroom(MACHINE_MARGIN);
-    let taken = reserve.plus(MARGIN).plus(standing.outstanding);
+    let taken = reserve.plus(MARGIN).plus(standing.outstanding).plus(headroom.exceeded);
     let memory = Room { limit: headroom.bytes, taken, bound: headroom.bound };
     let Some(limit) = budget.cap else { return memory };
     let cap = Room { limit, taken: standing.used.plus(standing.outstanding), bound: Bound::Cap };
@@ -97,7 +100,7 @@ fn room(sample: &Sample, standing: Standing, budget: Budget) -> Room {
 /// headroom and `df` as available.
 pub fn grantable(sample: &Sample, standing: Standing, budget: Budget) -> Headroom {
     let room = room(sample, standing, budget);
-    Headroom { bytes: room.left(), bound: room.bound }
+    Headroom { bytes: room.left(), bound: room.bound, exceeded: Bytes(0) }
 }
 
 /// Decides on `need` bytes of file pages (whole pages). Returns the grant: `need`, and a bit more where the headroom
@@ -117,12 +120,22 @@ pub fn admit(need: Bytes, sample: &Sample, standing: Standing, budget: Budget) -
 pub fn admit_metadata(sample: &Sample, standing: Standing, budget: Budget) -> Result<(), Refusal> {
     let reserve = budget.reserve.unwrap_or_else(|| default_reserve(sample.smallest_limit()));
     let needed = MARGIN.plus(reserve).plus(standing.outstanding);
-    above(sample, needed)
+    above(sample.headroom(Bytes(0)), needed)
 }
 
 /// Decides on an operation that only finds what exists: it may use the reserve, down to [`LOOKUP_FLOOR`].
+/// `memory.high` does not count: what exists can still be used, if slowly.
 pub fn admit_lookup(sample: &Sample) -> Result<(), Refusal> {
-    above(sample, LOOKUP_FLOOR)
+    admit_down_to(LOOKUP_FLOOR, sample)
+}
+
+/// Decides on a question to memcharged, which may make room: it may use what is left, down to [`QUESTION_FLOOR`].
+pub fn admit_question(sample: &Sample) -> Result<(), Refusal> {
+    admit_down_to(QUESTION_FLOOR, sample)
+}
+
+fn admit_down_to(floor: Bytes, sample: &Sample) -> Result<(), Refusal> {
+    above(sample.headroom_to_max(), floor)
 }
 
 /// Whether a small refused charge may be tried all the same, because the kernel can drop clean cache of the level that
@@ -132,12 +145,11 @@ pub fn cache_gives_way(refusal: Refusal, clean_cache: Bytes) -> bool {
     matches!(refusal.bound, Bound::Level { .. }) && clean_cache.0 / 2 >= refusal.missing.0
 }
 
-fn above(sample: &Sample, needed: Bytes) -> Result<(), Refusal> {
-    let room = sample.headroom(Bytes(0));
+fn above(room: Headroom, needed: Bytes) -> Result<(), Refusal> {
     if room.bytes >= needed {
         Ok(())
     } else {
-        Err(Refusal { bound: room.bound, missing: needed.minus(room.bytes) })
+        Err(Refusal { bound: room.bound, missing: needed.plus(room.exceeded).minus(room.bytes) })
     }
 }
 
@@ -196,6 +208,30 @@ mod tests {
         assert!(admit_metadata(&sample, Standing::default(), budget).is_err());
         assert!(admit_lookup(&sample).is_ok());
         assert!(admit_lookup(&target(Bytes::mib(100), Bytes::mib(100))).is_err());
+        let level =
+            LevelSample { current: Bytes::mib(9), max: Some(Bytes::mib(100)), high: Some(Bytes::mib(5)) };
+        let slowed = Sample { levels: vec![level], available: Bytes::mib(1000) };
+        assert!(admit_lookup(&slowed).is_ok(), "what exists can be used above memory.high");
+        assert!(admit_metadata(&slowed, Standing::default(), budget).is_err());
+    }
+
+    #[test]
+    fn memcharged_is_asked_where_no_name_is_found_any_more_and_not_beyond_the_limit() {
+        let left = |kib| target(Bytes::mib(100).minus(Bytes::kib(kib)), Bytes::mib(100));
+        for (sample, lookup, question) in [
+            (left(256), true, true),
+            (left(255), false, true),
+            (left(16), false, true),
+            (left(15), false, false),
+            (left(0), false, false),
+            (target(Bytes::mib(101), Bytes::mib(100)), false, false),
+        ] {
+            assert_eq!(
+                (admit_lookup(&sample).is_ok(), admit_question(&sample).is_ok()),
+                (lookup, question),
+                "{sample:?}"
+            );
+        }
     }
 
     #[test]

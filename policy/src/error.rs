@@ -44,4 +44,7 @@ pub enum PolicyError {
     /// A message between daemon and store that does not hold together.
     #[error("a message between memcharged and a store is not valid: {0}")]
     Link(String),
+    /// Not the identity of an arbitration.
+    #[error("`{0}` is not the id of an event; it has 32 hex digits, as `memchargectl history` shows them")]
+    EventId(String),
 }

@@ -4,19 +4,25 @@
 //! The rooms that touch the kernel (`memcharge-cgroup`, `memcharge-store`, `memcharged`) are thin around this one.
 
 pub mod admission;
+pub mod arbiter;
 mod bytes;
+mod change;
 mod error;
+pub mod events;
 mod kernel;
 pub mod link;
 mod mount;
 pub mod mountinfo;
 mod mountpoint;
 mod name;
+pub mod outcome;
 pub mod sample;
 mod target;
 mod time;
+mod words;
 
 pub use bytes::{Bytes, PAGE_SIZE, pages_end};
+pub use change::PolicyPatch;
 pub use error::PolicyError;
 pub use kernel::{KernelVersion, MIN_KERNEL};
 pub use mount::{

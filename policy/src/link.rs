@@ -1,23 +1,53 @@
 //! What the daemon and a store say to each other, and what is written down about a mount while it exists.
 //!
-//! One [`Handover`] goes to a new store, with its file descriptors. After that the daemon asks over the store's
-//! socket, one JSON value a line: a [`Request`], answered by a [`Reply`].
+//! One [`Handover`] goes to a new store, with its file descriptors. After that both speak over the store's socket, one
+//! JSON value a line: a [`Request`] is answered by a [`Reply`]; on a connection that has subscribed the store tells what
+//! happens, as a [`Notice`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, MountPolicy, Sparse};
+use crate::{
+    Bytes, MountPolicy, Sparse,
+    outcome::{EventId, LimitName, Operation, Outcome, Reason},
+};
 
 /// The longest message, in bytes. Longer ones are refused unread.
 pub const MAX_MESSAGE: usize = 64 << 10;
 
-/// The file descriptors that go with a [`Handover`], in this order.
-pub const HANDOVER_FDS: [&str; 4] = ["fuse", "backing-mount", "backing-root", "socket"];
+/// The exit status of a store that gives its mount up. systemd does not start it again then, nor after 0.
+pub const GIVEN_UP: u8 = 70;
+
+/// The file descriptors that go with a [`Handover`], in this order. A store keeps them with systemd under these names.
+pub const HANDOVER_FDS: [&str; 6] =
+    ["fuse", "backing-mount", "backing-root", "backing-ballast", "socket", "ledger"];
+
+/// Those of them that hold the data. memcharged keeps copies, so that the data outlive also a unit that fails.
+pub const BACKING_FDS: [&str; 3] = ["backing-mount", "backing-root", "backing-ballast"];
 
 /// What a new store needs to serve its mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// The limits to keep.
     pub limits: StoreLimits,
+    /// The store's place in the ledger.
+    pub slot: u32,
+    /// Where the store belongs.
+    pub home: Home,
+}
+
+/// The cgroup that a store belongs in, so that its target pays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// The store's cgroup, below the cgroup root; empty: it has none yet, as its target is not there. In a service or a scope
+    /// it is the target itself, which systemd lets nobody divide.
+    pub leaf: String,
+    /// The target's cgroup, below the cgroup root.
+    pub target: String,
+    /// The target's cgroup id: what is made anew under its path is another cgroup.
+    pub target_id: u64,
+    /// Whether systemd starts the store there. Where it does not, the store moves in by itself when it is started
+    /// again.
+    pub by_systemd: bool,
 }
 
 /// The part of a mount's policy that its store keeps by itself.
@@ -33,16 +63,36 @@ pub struct StoreLimits {
     pub sparse: Sparse,
     /// Whether to reclaim before refusing.
     pub reclaim: bool,
+    /// Whether to ask memcharged before refusing, which may kill a process of the target.
+    pub ask: bool,
     /// The longest time that one refusal may take, in microseconds.
     pub deadline_usec: u64,
 }
 
-/// A question to a store.
+/// What the daemon says to a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// How is it going?
+    /// How is it going? Answered by [`Reply::Status`].
     Status,
+    /// Tell this connection, and no other, what happens; first of all what was not acknowledged yet. Answered by
+    /// [`Reply::Done`].
+    Subscribe,
+    /// Keep these limits from now on. Answered by [`Reply::Done`].
+    Limits(StoreLimits),
+    /// Move into the target if you are outside, and open its files again: it is in order again. Answered by
+    /// [`Reply::Done`].
+    Reopen,
+    /// The target has come: this is where you belong. Move there. Answered by [`Reply::Done`].
+    Enter(Home),
+    /// Which descriptors hold the data? Answered by [`Reply::Descriptors`].
+    Descriptors,
+    /// The answer to [`Notice::Oom`]. Not answered.
+    Verdict(Verdict),
+    /// This report is recorded. Not answered.
+    Recorded(EventId),
+    /// The target is short of memory: give up what is granted and not used. Not answered.
+    Trim,
 }
 
 /// A store's answer.
@@ -51,8 +101,95 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(StoreStatus),
+    /// The numbers of the descriptors in the store's process, in the order of [`BACKING_FDS`].
+    Descriptors([i32; BACKING_FDS.len()]),
+    /// It is done.
+    Done,
     /// The question was not understood, or could not be answered.
     Error(String),
+    /// Not an answer: something has happened.
+    Notice(Notice),
+}
+
+/// What a store tells unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    /// A charger needs memory that is not there, and waits. Answered by [`Request::Verdict`].
+    Oom(RemoteOom),
+    /// An arbitration has ended. Told again on a new connection until it was [`Request::Recorded`].
+    Report(Report),
+    /// So many refusals were answered like this event's, in all. Told at most once a second.
+    Repeats {
+        /// The event.
+        id: EventId,
+        /// The refusals since.
+        repeats: u64,
+    },
+}
+
+/// A charger needs memory that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteOom {
+    /// The event that this will be.
+    pub id: EventId,
+    /// What was in the way, and who asked for what.
+    pub what: Asked,
+    /// How much longer the store waits for a verdict, in microseconds.
+    pub patience_usec: u64,
+}
+
+/// What a request was about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What the charger was doing.
+    pub operation: Operation,
+    /// What was asked for; 0 for metadata.
+    pub bytes: Bytes,
+    /// How much was missing at the limit.
+    pub missing: Bytes,
+    /// How much reclaim was asked to free, and did.
+    pub reclaimed: Bytes,
+    /// Which limit.
+    pub limit: LimitName,
+    /// The cgroup whose limit it is; empty for the mount's own and the machine.
+    pub limit_path: String,
+    /// The charger's thread, as the store's process namespace numbers it; 0: not in it.
+    pub tid: u32,
+    /// The charger's user.
+    pub uid: u32,
+}
+
+/// What the store shall do about a [`RemoteOom`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Which.
+    pub id: EventId,
+    /// Whether there is room now.
+    pub grant: bool,
+    /// Why.
+    pub reason: Reason,
+    /// Whether a process of the target was killed for this.
+    pub killed: bool,
+}
+
+/// An arbitration that has ended: what the charger really got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The event.
+    pub id: EventId,
+    /// When it ended, in microseconds since 1970.
+    pub realtime_usec: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Reason,
+    /// What it was about.
+    pub what: Asked,
+    /// From the first look to the answer, in microseconds.
+    pub duration_usec: u64,
+    /// See [`Notice::Repeats`].
+    pub repeats: u64,
 }
 
 /// A store at one moment.
@@ -66,8 +203,12 @@ pub struct StoreStatus {
     pub inodes_max: u64,
     /// What a remote charger could still get.
     pub headroom: Bytes,
-    /// Refusals since the store was started.
+    /// Refusals since the mount was made.
     pub denials: u64,
+    /// Kills for this mount since it was made.
+    pub kills: u64,
+    /// Grants after an arbitration that could not be recorded, since nobody took the records.
+    pub unrecorded: u64,
 }
 
 /// What is written down in `/run/memcharge/mounts/NAME.json` before anything of a mount is made, and removed when
@@ -87,21 +228,48 @@ pub struct MountRecord {
     pub mounted_on: String,
     /// The directories that were made for the mount point, outermost first; they are removed with the mount.
     pub made_directories: Vec<String>,
-    /// The cgroup of the store below the cgroup root.
+    /// The cgroup of the store below the cgroup root; empty: the target is not there yet.
     pub leaf: String,
     /// Whether that cgroup was made by memcharged (a raw target), and so is removed with the mount.
     pub made_leaf: bool,
     /// The target's cgroup below the cgroup root.
     pub target_path: String,
-    /// The target's cgroup id (inode number of its directory).
+    /// The target's cgroup id (inode number of its directory); 0: it is not there yet.
     pub target_id: u64,
+    /// The store's place in the ledger.
+    #[serde(default)]
+    pub slot: u32,
+    /// The policy as the configuration or `Mount` gave it, where `policy` was changed at run time.
+    #[serde(default)]
+    pub base: Option<MountPolicy>,
+    /// How often the policy was changed.
+    #[serde(default)]
+    pub generation: u64,
+    /// When the mount was made, in microseconds since 1970.
+    #[serde(default)]
+    pub made_usec: u64,
+    /// Whether its data are just being mounted again: what is undone of that leaves the record.
+    #[serde(default)]
+    pub recovering: bool,
     /// The file that configures the mount; empty for a mount made at run time.
     pub fragment: String,
+}
+
+impl Home {
+    /// Whether the store is in the target's own cgroup, beside its processes.
+    pub fn is_shared(&self) -> bool {
+        self.leaf == self.target
+    }
 }
 
 impl MountRecord {
     /// Where records are kept.
     pub const DIR: &str = "/run/memcharge/mounts";
+
+    /// Where it is noted that a mount shall end.
+    pub fn stop_path(name: &crate::MountName) -> String {
+        format!("{}/{name}.stop", Self::SOCKET_DIR)
+    }
 
     /// Where the stores' sockets are.
     pub const SOCKET_DIR: &str = "/run/memcharge/stores";
@@ -137,6 +305,11 @@ mod tests {
             made_leaf: false,
             target_path: "/models.slice".into(),
             target_id: 4711,
+            slot: 3,
+            base: None,
+            generation: 0,
+            made_usec: 0,
+            recovering: false,
             fragment: String::new(),
         };
         let json = serde_json::to_string(&record).unwrap();

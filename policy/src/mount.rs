@@ -4,43 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, MountName, PolicyError, Target};
-
-/// A set of words with one spelling each, as they stand in the configuration, on the bus and on the command line.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $accepted:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
-
-        impl $name {
-            /// The words in the order of their declaration.
-            pub const WORDS: &[&str] = &[$($word),+];
-
-            /// The word for this value.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = PolicyError;
-
-            fn from_str(text: &str) -> Result<Self, PolicyError> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(PolicyError::Word { what: $what, found: text.to_owned(), accepted: $accepted }),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
+use crate::{Bytes, MountName, PolicyError, Target, words::words};
 
 words!(
     /// What a remote charger gets when the target is out of memory.

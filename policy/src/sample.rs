@@ -72,21 +72,49 @@ pub struct Headroom {
     pub bytes: Bytes,
     /// What is hit first.
     pub bound: Bound,
+    /// By how much that is exceeded already.
+    pub exceeded: Bytes,
 }
 
 impl Sample {
     /// The minimum over all levels of min(max, high) - current, and over the machine of `available` less
     /// `machine_margin`.
     pub fn headroom(&self, machine_margin: Bytes) -> Headroom {
-        let machine = Headroom { bytes: self.available.minus(machine_margin), bound: Bound::Machine };
+        self.tightest(machine_margin, LevelSample::limit)
+    }
+
+    /// As [`Sample::headroom`], counting `memory.max` alone: where the kernel would kill. Beyond `memory.high` it only
+    /// slows the store down.
+    pub fn headroom_to_max(&self) -> Headroom {
+        self.tightest(Bytes(0), |level| Some((level.max?, LimitFile::Max)))
+    }
+
+    fn tightest(
+        &self,
+        machine_margin: Bytes,
+        limit_of: impl Fn(&LevelSample) -> Option<(Bytes, LimitFile)>,
+    ) -> Headroom {
+        let machine = Headroom {
+            bytes: self.available.minus(machine_margin),
+            bound: Bound::Machine,
+            exceeded: machine_margin.minus(self.available),
+        };
         self.levels
             .iter()
             .enumerate()
             .filter_map(|(index, level)| {
-                let (limit, file) = level.limit()?;
-                Some(Headroom { bytes: limit.minus(level.current), bound: Bound::Level { index, file } })
+                let (limit, file) = limit_of(level)?;
+                Some(Headroom {
+                    bytes: limit.minus(level.current),
+                    bound: Bound::Level { index, file },
+                    exceeded: level.current.minus(limit),
+                })
             })
-            .fold(machine, |least, next| if next.bytes <= least.bytes { next } else { least })
+            .fold(machine, |least, next| {
+                let tighter = next.bytes < least.bytes
+                    || (next.bytes == least.bytes && next.exceeded >= least.exceeded);
+                if tighter { next } else { least }
+            })
     }
 
     /// The smallest limit of all levels; `None` where no level has one.
@@ -127,8 +155,11 @@ mod tests {
             ),
             (vec![level(1, None, None), level(4, Some(20), None), level(15, Some(20), None)], 99, 5, max),
             (vec![level(1, None, None), level(4, Some(20), None), level(30, Some(20), None)], 99, 0, max),
+            (vec![level(1, None, None), level(4, None, Some(3)), level(30, Some(20), None)], 99, 0, max),
         ] {
-            assert_eq!(headroom(&levels, available), Headroom { bytes: Bytes::mib(bytes), bound });
+            let found = headroom(&levels, available);
+            assert_eq!((found.bytes, found.bound), (Bytes::mib(bytes), bound));
         }
+        assert_eq!(headroom(&[level(30, Some(20), None)], 99).exceeded, Bytes::mib(10));
     }
 }

@@ -1,17 +1,11 @@
 //! The backing tmpfs: detached, so that no path leads to it, and with a size that this store pins.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use memcharge_policy::{Bytes, PAGE_SIZE};
-use rustix::{
-    fs::{FallocateFlags, Mode, OFlags},
-    io::Errno,
-    mount::FsPickFlags,
-};
+use rustix::{io::Errno, mount::FsPickFlags};
 
-use crate::error::{StoreError, io};
-
-/// The ballast: one page that is always in use, since tmpfs takes a size of 0 for "unlimited".
+/// The ballast: one page that is always in use, since tmpfs takes a size of 0 for "unlimited". memcharged puts it in.
 pub(crate) const BALLAST: Bytes = Bytes(PAGE_SIZE);
 
 /// The inode of the ballast, which no client sees.
@@ -21,7 +15,7 @@ const BALLAST_INODES: u64 = 1;
 pub(crate) struct Backing {
     mount: OwnedFd,
     root: OwnedFd,
-    _ballast: OwnedFd,
+    ballast: OwnedFd,
 }
 
 /// What the backing tmpfs holds, without the ballast.
@@ -38,14 +32,14 @@ pub(crate) struct Usage {
 }
 
 impl Backing {
-    /// Takes over the file system by its mount and its root directory, and puts the ballast in.
-    pub(crate) fn new(mount: OwnedFd, root: OwnedFd) -> Result<Self, StoreError> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let ballast =
-            rustix::fs::openat(&root, ".", flags, Mode::RUSR).map_err(io("make the ballast file"))?;
-        rustix::fs::fallocate(&ballast, FallocateFlags::empty(), 0, BALLAST.0)
-            .map_err(io("fill the ballast file"))?;
-        Ok(Self { mount, root, _ballast: ballast })
+    /// Takes over the file system by its mount, its root directory and its ballast.
+    pub(crate) fn new(mount: OwnedFd, root: OwnedFd, ballast: OwnedFd) -> Self {
+        Self { mount, root, ballast }
+    }
+
+    /// The numbers of the descriptors in this process, in the order of [`memcharge_policy::link::BACKING_FDS`].
+    pub(crate) fn descriptors(&self) -> [i32; 3] {
+        [self.mount.as_raw_fd(), self.root.as_raw_fd(), self.ballast.as_raw_fd()]
     }
 
     /// The root directory.
@@ -68,11 +62,19 @@ impl Backing {
 
     /// Sets how much the files may hold. EINVAL: they hold more already.
     pub(crate) fn set_size(&self, bytes: Bytes) -> Result<(), Errno> {
-        let size = bytes.page_ceil().plus(BALLAST).0;
+        self.reconfigure("size", bytes.page_ceil().plus(BALLAST).0)
+    }
+
+    /// Sets how many inodes there may be. EINVAL: there are more already.
+    pub(crate) fn set_inodes(&self, inodes: u64) -> Result<(), Errno> {
+        self.reconfigure("nr_inodes", inodes.saturating_add(BALLAST_INODES))
+    }
+
+    fn reconfigure(&self, key: &str, value: u64) -> Result<(), Errno> {
         // A context of its own each time: one that has refused a size once refuses everything after that.
         let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
         let context = rustix::mount::fspick(&self.mount, "", flags)?;
-        rustix::mount::fsconfig_set_string(&context, "size", decimal(size, &mut [0; 20]))?;
+        rustix::mount::fsconfig_set_string(&context, key, decimal(value, &mut [0; 20]))?;
         rustix::mount::fsconfig_reconfigure(&context)
     }
 }

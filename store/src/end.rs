@@ -6,6 +6,7 @@
 use std::{fs, io};
 
 use memcharge_cgroup::Hierarchy;
+use memcharge_faults::may_die;
 use memcharge_policy::{MountName, link::MountRecord, mountinfo};
 use rustix::{io::Errno, mount::UnmountFlags};
 
@@ -14,26 +15,52 @@ use crate::error::{StoreError, io as io_error};
 /// What systemd tells an `ExecStopPost=` program about how the service ended.
 const SERVICE_RESULT: &str = "SERVICE_RESULT";
 
-/// How a service ends that was told to: by itself, or by force since it did not in time.
-const ASKED_FOR: [&str; 2] = ["success", "timeout"];
+/// The main process of the service, while it is there: told to an `ExecStop=` program.
+const MAIN_PID: &str = "MAINPID";
 
-/// Undoes the mount `name`. A store that ended by itself without being asked (systemd then says so in
-/// `SERVICE_RESULT`) is left for memcharged to report.
+/// Notes that the mount `name` shall end. systemd runs this when the store's unit is to be stopped, and also when the
+/// store has ended by itself: then there is no main process.
+///
+/// Signals do not tell: a store that shares its target's cgroup gets those that are meant for the target.
+pub(crate) fn note_stop(name: &MountName) -> Result<(), StoreError> {
+    if std::env::var_os(MAIN_PID).is_none() {
+        return Ok(());
+    }
+    fs::write(MountRecord::stop_path(name), "").map_err(io_error("note that the mount shall end"))
+}
+
+/// Whether the mount has come to its end: it was asked to, or its file system was unmounted everywhere, which is when a
+/// store ends by itself. After everything else systemd starts the store again.
+fn is_over(name: &MountName) -> bool {
+    let told = |variable: &str, value: &str| std::env::var(variable).is_ok_and(|told| told == value);
+    std::env::var_os(SERVICE_RESULT).is_none()
+        || fs::exists(MountRecord::stop_path(name)).unwrap_or(false)
+        || told("EXIT_CODE", "exited") && told("EXIT_STATUS", "0")
+}
+
+/// Undoes the mount `name`, if it is over.
 pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
-    if std::env::var(SERVICE_RESULT).is_ok_and(|result| !ASKED_FOR.contains(&result.as_str())) {
+    if !is_over(name) {
         return Ok(());
     }
     let path = MountRecord::path(name);
     let refuse = |reason: String| StoreError::Record { path: path.clone(), reason };
     let text = match fs::read(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return remove_file(&MountRecord::stop_path(name)),
         Err(e) => return Err(refuse(e.to_string())),
     };
     let record: MountRecord = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
+    may_die("end.begun");
     unmount(&record)?;
+    may_die("end.unmounted");
     if record.made_leaf {
         remove_leaf(&record)?;
+    }
+    may_die("end.leaf");
+    if record.recovering {
+        // The data are memcharged's, and wait for another try.
+        return remove_file(&MountRecord::stop_path(name));
     }
     for made in record.made_directories.iter().rev() {
         match rustix::fs::rmdir(made) {
@@ -42,8 +69,11 @@ pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
             Err(e) => return Err(io_error("remove the mount point")(e)),
         }
     }
+    may_die("end.directories");
     remove_file(&MountRecord::socket_path(name))?;
-    remove_file(&path)
+    remove_file(&path)?;
+    may_die("end.record");
+    remove_file(&MountRecord::stop_path(name))
 }
 
 fn unmount(record: &MountRecord) -> Result<(), StoreError> {

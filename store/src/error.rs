@@ -9,7 +9,7 @@ use memcharge_cgroup::CgroupError;
 pub(crate) enum StoreError {
     /// Not called as memcharged calls it.
     #[error(
-        "usage: memcharge-store serve NAME | end NAME\nmemcharged starts this program; to make a mount use `memchargectl mount`"
+        "usage: memcharge-store serve NAME | stop NAME | end NAME\nmemcharged starts this program; to make a mount use `memchargectl mount`"
     )]
     Usage,
     /// A mount's name.
@@ -18,6 +18,24 @@ pub(crate) enum StoreError {
     /// What memcharged hands over.
     #[error("standard input does not carry the handover of memcharged ({0}); memcharged starts this program")]
     Handover(String),
+    /// A store that was killed before its mount was made.
+    #[error("there is nothing to serve: the mount was never made; `memchargectl mount` makes it")]
+    NothingToServe,
+    /// What systemd kept is not complete.
+    #[error("systemd has kept no descriptor `{0}` for this mount; what it kept cannot be served")]
+    Kept(String),
+    /// What the last store has left.
+    #[error("the state that the last store has left cannot be used: {0}")]
+    State(String),
+    /// Somebody has ended the connection to the kernel.
+    #[error("the FUSE connection was aborted; the data are kept: `memchargectl recover` mounts them again")]
+    Aborted,
+    /// Others before this one have served nothing.
+    #[error(
+        "{0} stores in a row have ended before they answered a single request; the mount is given up, its data are kept; \
+         `memchargectl recover` mounts them again, `memchargectl unmount` drops them"
+    )]
+    CannotServe(u32),
     /// The kernel lacks what a store needs.
     #[error("this kernel offers no {0} to FUSE servers; memcharge needs Linux 6.9 or later")]
     KernelTooOld(&'static str),

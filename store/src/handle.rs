@@ -64,6 +64,11 @@ impl Handle {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// The handle of an inode whose number and generation are known.
+    pub(crate) fn new(ino: u64, generation: u32) -> Self {
+        Self { generation, ino }
+    }
+
     /// The inode number.
     pub(crate) fn ino(self) -> u64 {
         self.ino

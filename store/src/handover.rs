@@ -3,7 +3,7 @@
 use std::{
     io::IoSliceMut,
     mem::MaybeUninit,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use memcharge_policy::link::{HANDOVER_FDS, Handover, MAX_MESSAGE};
@@ -11,23 +11,49 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::error::StoreError;
 
-/// A handover as it arrived.
-pub(crate) struct Received {
-    /// What to do.
-    pub(crate) handover: Handover,
-    /// `/dev/fuse`, with the file system's superblock made and its first request waiting.
+/// The descriptors of a mount.
+pub(crate) struct Descriptors {
+    /// `/dev/fuse`, with the file system's superblock made.
     pub(crate) fuse: OwnedFd,
     /// The backing tmpfs' mount.
     pub(crate) backing_mount: OwnedFd,
     /// Its root directory.
     pub(crate) backing_root: OwnedFd,
+    /// Its ballast.
+    pub(crate) backing_ballast: OwnedFd,
     /// The listening socket on which memcharged asks.
     pub(crate) socket: OwnedFd,
+    /// The ledger of all stores, open for reading and writing.
+    pub(crate) ledger: OwnedFd,
+}
+
+impl Descriptors {
+    /// From a list in the order of [`HANDOVER_FDS`].
+    pub(crate) fn new(fds: Vec<OwnedFd>) -> Result<Self, StoreError> {
+        let wrong = |fds: Vec<_>| {
+            StoreError::Handover(format!("{} file descriptors, not {}", fds.len(), HANDOVER_FDS.len()))
+        };
+        let [fuse, backing_mount, backing_root, backing_ballast, socket, ledger]: [OwnedFd;
+            HANDOVER_FDS.len()] = fds.try_into().map_err(wrong)?;
+        Ok(Self { fuse, backing_mount, backing_root, backing_ballast, socket, ledger })
+    }
+
+    /// All of them, in the order of [`HANDOVER_FDS`].
+    pub(crate) fn all(&self) -> [BorrowedFd<'_>; HANDOVER_FDS.len()] {
+        [
+            self.fuse.as_fd(),
+            self.backing_mount.as_fd(),
+            self.backing_root.as_fd(),
+            self.backing_ballast.as_fd(),
+            self.socket.as_fd(),
+            self.ledger.as_fd(),
+        ]
+    }
 }
 
 /// Waits for the handover. It comes when this process is in its target's cgroup: nothing that is to be charged there
 /// may be allocated before.
-pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<Received, StoreError> {
+pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<(Handover, Descriptors), StoreError> {
     let refuse = |why: String| StoreError::Handover(why);
     let mut text = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_FDS.len()))];
@@ -45,10 +71,11 @@ pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<Received, StoreError> {
             fds.extend(rights);
         }
     }
-    let [fuse, backing_mount, backing_root, socket]: [OwnedFd; HANDOVER_FDS.len()] =
-        fds.try_into().map_err(|fds: Vec<_>| {
-            refuse(format!("{} file descriptors, not {}", fds.len(), HANDOVER_FDS.len()))
-        })?;
+    if message.bytes == 0 {
+        // A store that was killed before its mount was made: there is nothing that could be served.
+        return Err(StoreError::NothingToServe);
+    }
+    let descriptors = Descriptors::new(fds)?;
     let handover = serde_json::from_slice(&text[..message.bytes]).map_err(|e| refuse(e.to_string()))?;
-    Ok(Received { handover, fuse, backing_mount, backing_root, socket })
+    Ok((handover, descriptors))
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod backing;
 mod buffers;
+mod case;
 mod control;
 mod end;
 mod error;
@@ -15,12 +16,18 @@ mod fuse;
 mod gate;
 mod handle;
 mod handover;
+mod home;
 mod inodes;
+mod keep;
+mod liveness;
 mod memory;
+mod passthrough;
 mod reclaim;
+mod reports;
 mod serve;
 
 use error::StoreError;
+use memcharge_policy::link::GIVEN_UP;
 
 #[global_allocator]
 static ALLOCATOR: memory::Prefaulting = memory::Prefaulting;
@@ -30,7 +37,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("memcharge-store: {error}");
-            ExitCode::FAILURE
+            match error {
+                // Another try would not help.
+                StoreError::NothingToServe
+                | StoreError::Kept(_)
+                | StoreError::State(_)
+                | StoreError::Aborted
+                | StoreError::CannotServe(_) => ExitCode::from(GIVEN_UP),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -39,6 +54,7 @@ fn run() -> Result<(), StoreError> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", name] => serve::serve(&name.parse()?),
+        ["stop", name] => end::note_stop(&name.parse()?),
         ["end", name] => end::end(&name.parse()?),
         ["--version"] => {
             println!("memcharge-store {}", env!("CARGO_PKG_VERSION"));

@@ -1,13 +1,13 @@
 //! Reclaim before refusing: the target's cache gives way to a charge through the mount (R14).
 //!
-//! Writing to `memory.reclaim` blocks, so a thread of its own does it. One request at a time waits for it, and at
-//! most until its deadline; others are refused at once, so that serving threads are never all waiting.
+//! Writing to `memory.reclaim` blocks, so a thread of its own does it, and the request that waits for it gives up at its
+//! deadline.
 
 use std::{
     fs::File,
     io::Write,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use memcharge_policy::Bytes;
@@ -23,9 +23,6 @@ const STEP: Bytes = Bytes::mib(4);
 /// The least that is asked for: a writer that goes on does not come back for every page.
 const LEAST: Bytes = Bytes::mib(1);
 
-/// How long nothing is tried after the kernel found nothing to reclaim: refusals must stay cheap.
-const PAUSE: Duration = Duration::from_millis(500);
-
 /// The thread's stack. It formats a number and writes it.
 const STACK: usize = 64 << 10;
 
@@ -34,52 +31,65 @@ pub(crate) struct Reclaimer {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reclaimed {
+    /// How much the kernel was asked to free, and did.
+    pub(crate) bytes: Bytes,
+    /// Whether it came to an end before the deadline.
+    pub(crate) in_time: bool,
+}
+
 struct Shared {
     job: Mutex<Job>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct Job {
+    /// The target's `memory.reclaim`, open for writing.
+    file: Arc<File>,
     /// What is still to be reclaimed; `None`: idle.
     wanted: Option<(Bytes, Instant)>,
-    /// Whether somebody waits for the end of it.
-    waited_for: bool,
-    /// Nothing is tried before this.
-    pause_until: Option<Instant>,
+    /// What has been reclaimed of it.
+    done: Bytes,
 }
 
 impl Reclaimer {
     /// Starts the thread. `file` is the target's `memory.reclaim`, open for writing.
     pub(crate) fn start(file: File) -> Result<Self, StoreError> {
-        let shared = Arc::<Shared>::default();
+        let job = Job { file: Arc::new(file), wanted: None, done: Bytes(0) };
+        let shared = Arc::new(Shared { job: Mutex::new(job), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("reclaim".to_owned())
             .stack_size(STACK)
-            .spawn(move || work(&theirs, &file))
+            .spawn(move || work(&theirs))
             .map_err(io("start the reclaim thread"))?;
         Ok(Self { shared })
     }
 
-    /// Tries to reclaim `missing` bytes within `patience`. `true`: something was tried, so look again.
-    pub(crate) fn reclaim(&self, missing: Bytes, patience: Duration) -> bool {
-        let now = Instant::now();
+    /// Takes another file from now on.
+    pub(crate) fn replace(&self, file: File) {
+        self.shared.lock().file = Arc::new(file);
+    }
+
+    /// Tries to reclaim `missing` bytes until `until`. To be called by one request at a time.
+    pub(crate) fn reclaim(&self, missing: Bytes, until: Instant) -> Reclaimed {
         let mut job = self.shared.lock();
-        if job.waited_for || job.wanted.is_some() || job.pause_until.is_some_and(|until| now < until) {
-            return false;
+        if job.wanted.is_some() {
+            // Still at the work of a request that has given up on it.
+            return Reclaimed { bytes: Bytes(0), in_time: false };
         }
-        job.wanted = Some((missing.max(LEAST), now + patience));
-        job.waited_for = true;
+        job.wanted = Some((missing.max(LEAST), until));
+        job.done = Bytes(0);
         self.shared.changed.notify_all();
-        let (mut job, _) = self
+        let patience = until.saturating_duration_since(Instant::now());
+        let (job, _) = self
             .shared
             .changed
             .wait_timeout_while(job, patience, |job| job.wanted.is_some())
             .unwrap_or_else(PoisonError::into_inner);
-        job.waited_for = false;
-        true
+        Reclaimed { bytes: job.done, in_time: job.wanted.is_none() }
     }
 }
 
@@ -89,7 +99,7 @@ impl Shared {
     }
 }
 
-fn work(shared: &Shared, file: &File) {
+fn work(shared: &Shared) {
     memory::touch_stack::<{ STACK / 4 }>();
     loop {
         let job = shared.lock();
@@ -98,51 +108,58 @@ fn work(shared: &Shared, file: &File) {
             .wait_while(job, |job| job.wanted.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         let Some((wanted, deadline)) = job.wanted else { continue };
+        let file = Arc::clone(&job.file);
         drop(job);
-        let found = reclaim_steps(file, wanted, deadline);
-        let mut job = shared.lock();
-        job.wanted = None;
-        job.pause_until = (!found).then(|| Instant::now() + PAUSE);
+        reclaim_steps(&file, wanted, deadline, |step| {
+            let mut job = shared.lock();
+            job.done = job.done.plus(step);
+        });
+        shared.lock().wanted = None;
         shared.changed.notify_all();
     }
 }
 
-/// `false`: the kernel found less than it was asked for.
-fn reclaim_steps(mut file: &File, wanted: Bytes, deadline: Instant) -> bool {
+/// Stops when the kernel finds less than it is asked for.
+fn reclaim_steps(mut file: &File, wanted: Bytes, deadline: Instant, done: impl Fn(Bytes)) {
     let mut left = wanted;
     while left > Bytes(0) && Instant::now() < deadline {
         let step = left.min(STEP);
         // Swappiness 0: cache is dropped, the tenant is not swapped out.
         if file.write_all(format!("{} swappiness=0", step.0).as_bytes()).is_err() {
-            return false;
+            return;
         }
+        done(step);
         left = left.minus(step);
     }
-    true
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
 
     #[test]
     fn what_is_asked_for_is_written_in_steps() {
         let path = tempfile::NamedTempFile::new().unwrap();
         let reclaimer = Reclaimer::start(path.reopen().unwrap()).unwrap();
-        assert!(reclaimer.reclaim(Bytes::mib(9), PATIENCE));
+        let all = Reclaimed { bytes: Bytes::mib(9), in_time: true };
+        assert_eq!(reclaimer.reclaim(Bytes::mib(9), later()), all);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "4194304 swappiness=04194304 swappiness=01048576 swappiness=0");
-        assert!(reclaimer.reclaim(Bytes(1), PATIENCE), "it can be used again");
+        let least = Reclaimed { bytes: LEAST, in_time: true };
+        assert_eq!(reclaimer.reclaim(Bytes(1), later()), least, "it can be used again");
     }
 
     #[test]
-    fn nothing_is_tried_for_a_while_after_a_failure() {
+    fn a_kernel_that_finds_nothing_has_reclaimed_nothing() {
         // Writing to /dev/full fails.
         let full = File::options().write(true).open("/dev/full").unwrap();
         let reclaimer = Reclaimer::start(full).unwrap();
-        assert!(reclaimer.reclaim(Bytes(1), PATIENCE));
-        assert!(!reclaimer.reclaim(Bytes(1), PATIENCE));
+        assert_eq!(reclaimer.reclaim(Bytes(1), later()), Reclaimed { bytes: Bytes(0), in_time: true });
     }
 }

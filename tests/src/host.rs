@@ -7,6 +7,9 @@ use memcharge_vm::{FileIn, Guest, Image, Job, Kernel, Layer, Suite, VmError};
 /// Set in the VM.
 const IN_VM: &str = "MEMCHARGE_IN_VM";
 
+/// Which of its phases a test in a VM is in, if it has several.
+const PHASE: &str = "MEMCHARGE_PHASE";
+
 /// The package under test.
 const DEB: &str = "MEMCHARGE_DEB";
 
@@ -43,14 +46,16 @@ pub const BOOKWORM: Needs = Needs { suite: Suite::Bookworm, ..PLAIN };
 /// Debian 12 with its own kernel, which is too old for mounts.
 pub const OLD_KERNEL: Needs = Needs { suite: Suite::Bookworm, kernel: Kernel::V6_1, ..PLAIN };
 
-/// Runs the test `name` of this very program in a VM, and in the VM its `body`.
+/// Runs the test `name` of this very program in a VM, and in the VM its phases: each but the first after a shutdown and a
+/// boot.
 ///
 /// `programs`: this crate's own programs that go along, by name and path.
-pub fn in_vm(needs: &Needs, name: &str, programs: &[(&str, &str)], body: fn()) {
+pub fn in_vm(needs: &Needs, name: &str, programs: &[(&str, &str)], phases: &[fn()]) {
     if env::var_os(IN_VM).is_some() {
-        return body();
+        let number = env::var(PHASE).ok().and_then(|number| number.parse::<usize>().ok()).unwrap_or(0);
+        return phases[number]();
     }
-    if let Err(e) = run(needs, name, programs) {
+    if let Err(e) = run(needs, name, programs, phases.len()) {
         match e {
             Failure::NoVm(reason) if env::var_os(REQUIRE_VM).is_none() => {
                 eprintln!("SKIPPED {name}: {reason}");
@@ -63,6 +68,28 @@ pub fn in_vm(needs: &Needs, name: &str, programs: &[(&str, &str)], body: fn()) {
                 }
             }
         }
+    }
+}
+
+/// How the machine of the phase before was shut down.
+#[derive(Debug)]
+pub struct Shutdown {
+    /// From the order to the end of the machine.
+    pub took: Duration,
+    /// What the console showed, the whole time or the last of it.
+    pub console: String,
+}
+
+impl Shutdown {
+    /// The one before this boot.
+    ///
+    /// # Panics
+    /// In the first phase, which had none before it.
+    #[allow(clippy::panic)]
+    pub fn before_this_boot() -> Self {
+        let told = |name| env::var(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let took = told("MEMCHARGE_SHUTDOWN_MS").parse().unwrap_or_else(|e| panic!("no time: {e}"));
+        Self { took: Duration::from_millis(took), console: told("MEMCHARGE_SHUTDOWN_CONSOLE") }
     }
 }
 
@@ -80,7 +107,7 @@ impl From<VmError> for Failure {
     }
 }
 
-fn run(needs: &Needs, name: &str, programs: &[(&str, &str)]) -> Result<(), Failure> {
+fn run(needs: &Needs, name: &str, programs: &[(&str, &str)], phases: usize) -> Result<(), Failure> {
     let deb =
         env::var_os(DEB).ok_or_else(|| Failure::NoVm(format!("{DEB} is not set; run `cargo xtask test`")))?;
     let own = env::current_exe().map_err(|e| Failure::Failed(e.to_string()))?;
@@ -102,13 +129,18 @@ fn run(needs: &Needs, name: &str, programs: &[(&str, &str)]) -> Result<(), Failu
     let command =
         format!("{IN_VM}=1 exec ./test --exact {name} --nocapture --include-ignored --test-threads 1");
     let job = Job {
+        then: vec![command.clone(); phases.saturating_sub(1)],
         files,
         timeout: needs.timeout,
         on_failure: Some(
             "echo; echo == journal of memcharged and the stores; \
              journalctl -b --no-pager -o short-monotonic -u memcharged -u 'memcharge-store-*' -n 200; \
-             echo == kernel log; dmesg | tail -n 20"
-                .to_owned(),
+             echo == kernel log; dmesg | tail -n 20; \
+             if [ -n \"$MEMCHARGE_SHUTDOWN_CONSOLE\" ]; then \
+               echo == journal of the shutdown; journalctl -b -1 --no-pager -o short-monotonic -n 200; \
+               echo == console of the shutdown; echo \"$MEMCHARGE_SHUTDOWN_CONSOLE\"; \
+             fi"
+            .to_owned(),
         ),
         ..Job::new(guest, command)
     };
@@ -120,16 +152,17 @@ fn run(needs: &Needs, name: &str, programs: &[(&str, &str)]) -> Result<(), Failu
         return Err(Failure::Failed(format!("it took longer than {} s in the VM", needs.timeout.as_secs())));
     }
     // The status alone would also be 0 if the name matched no test.
-    if outcome.status != 0 || !output.contains("1 passed") {
+    if outcome.status != 0 || output.matches("test result: ok. 1 passed").count() != phases {
         return Err(Failure::Failed(format!("it failed in the VM (status {})", outcome.status)));
     }
     Ok(())
 }
 
-/// Declares tests that run in VMs: `vm_tests! { PLAIN; fn name() { ... } ... }`.
+/// Declares tests that run in VMs: `vm_tests! { PLAIN; fn name() { ... } ... }`. What is in a block after `reboot` is run
+/// when the machine was shut down and has booted anew: `fn name() { ... } reboot { ... }`.
 #[macro_export]
 macro_rules! vm_tests {
-    ($needs:expr; $($(#[$meta:meta])* fn $name:ident() $body:block)+) => {
+    ($needs:expr; $($(#[$meta:meta])* fn $name:ident() $body:block $(reboot $later:block)*)+) => {
         $(
             $(#[$meta])*
             #[test]
@@ -140,8 +173,9 @@ macro_rules! vm_tests {
                 let programs = [
                     ("memcharge-probe", env!("CARGO_BIN_EXE_memcharge-probe")),
                     ("memcharge-demo", env!("CARGO_BIN_EXE_memcharge-demo")),
+                    ("memcharge-torture", env!("CARGO_BIN_EXE_memcharge-torture")),
                 ];
-                $crate::host::in_vm(&$needs, name, &programs, || $body);
+                $crate::host::in_vm(&$needs, name, &programs, &[|| $body, $(|| $later),*]);
             }
         )+
     };

@@ -5,9 +5,15 @@
 
 pub mod cgroup;
 pub mod client;
+pub mod growth;
+pub mod history;
 pub mod host;
 pub mod kernel_log;
+pub mod killer;
 pub mod mount;
+pub mod people;
+pub mod random;
 pub mod service;
 pub mod table;
+pub mod torture;
 pub mod wait;

@@ -31,7 +31,7 @@ entries = [["nobody", "nogroup"], ["tests", "tests"]]
 "#;
 
 /// sendfile has no weight: from a descriptor that is open for writing, as all of fsx' are, it is refused.
-const FSX: &str = r#"
+pub(crate) const FSX: &str = r#"
 flen = 1048576
 [opsize]
 max = 131072
@@ -66,7 +66,7 @@ fn pjdfstest(dir: &str) -> (BTreeSet<String>, usize) {
         let lines = text.lines().filter(|line| line.trim_end().ends_with(word));
         lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
     };
-    let (failed, passed): (BTreeSet<_>, _) = (named("failed").into_iter().collect(), named("ok"));
+    let (failed, passed): (BTreeSet<_>, _) = (named("FAILED").into_iter().collect(), named("ok"));
     println!("{}", text.lines().last().unwrap_or_default());
     assert!(passed.len() + failed.len() > 300, "too few tests ran:\n{text}\n{}", said.err);
     (failed, passed.len())
@@ -86,7 +86,9 @@ vm_tests! { SUITES;
             println!("{sparse}: tmpfs: {tmpfs_passed} passed, failed: {on_tmpfs:?}");
             println!("{sparse}: memcharge: {mount_passed} passed, failed: {on_mount:?}");
             let worse: Vec<_> = on_mount.difference(&on_tmpfs).collect();
-            assert!(worse.is_empty(), "{worse:?}");
+            // Under "reserve" a file of 2 GiB takes 2 GiB, which this target does not have: ENOSPC, as documented.
+            let known: &[&str] = if sparse == "reserve" { &["open::interact_2gb"] } else { &[] };
+            assert_eq!(worse, known, "{sparse}");
             mount.unmount();
         }
     }

@@ -35,7 +35,8 @@ fn dependencies_point_one_way() {
     let none: [&str; 0] = [];
     assert_eq!(own("memcharge-policy"), none);
     assert_eq!(own("memcharge-cgroup"), ["memcharge-policy"]);
-    assert_eq!(own("memcharge-store"), ["memcharge-cgroup", "memcharge-policy"]);
+    assert_eq!(own("memcharge-store"), ["memcharge-cgroup", "memcharge-faults", "memcharge-policy"]);
+    assert_eq!(own("memcharge-faults"), none);
     assert_eq!(own("memcharge-config"), ["memcharge-policy"]);
     assert_eq!(own("memcharge-dbus"), ["memcharge-policy"]);
     assert_eq!(own("memchargectl"), ["memcharge-dbus", "memcharge-policy"]);

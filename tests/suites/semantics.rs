@@ -1,4 +1,5 @@
-//! The examples in docs/semantics.md are run as they stand there.
+//! The examples in docs/semantics.md are run as they stand there, and its table against the kernel series names tests that
+//! exist.
 
 use memcharge_tests::{host::PLAIN, service::run, vm_tests};
 
@@ -37,6 +38,38 @@ fn examples_are_found() {
     assert_eq!(found.len(), 2);
     assert_eq!((found[0].command.as_str(), found[0].prints.as_str()), ("a", "b\nc\n"));
     assert!(examples(TEXT).len() > 20);
+}
+
+/// What is measured instead of tested.
+const MEASURED: &str = "xtask bench";
+
+/// The tests that a row of the table against the series names, in its last cell.
+fn named_tests(row: &str) -> Vec<&str> {
+    let last = row.trim_end_matches([' ', '|']).rsplit_once('|').map_or("", |(_, last)| last);
+    last.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether `suite::name` is a test of this crate.
+fn exists(test: &str) -> bool {
+    let Some((suite, name)) = test.split_once("::") else { return false };
+    let path = format!("{}/suites/{suite}.rs", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).is_ok_and(|text| text.contains(&format!(" fn {name}() {{")))
+}
+
+#[test]
+fn each_row_against_the_series_names_its_tests() {
+    let (_, section) = TEXT.split_once("\n## Against the kernel series\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    assert_eq!(rows.len(), 18, "the rows of the measured table, and the selftest");
+    for row in rows {
+        assert_eq!(row.matches(" | ").count(), 3, "four cells: {row}");
+        let tests = named_tests(row);
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            assert!(test == MEASURED || exists(test), "there is no test {test}: {row}");
+        }
+    }
 }
 
 vm_tests! { PLAIN;

@@ -1,13 +1,13 @@
 //! Tests and checks.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
     codegen, deb,
-    run::{cargo, root, run, say},
+    run::{cargo, root, run, say, target},
     tools,
 };
 
@@ -26,14 +26,27 @@ pub(crate) fn test(arguments: &TestArgs) -> Result<ExitCode> {
     let package = deb::build()?;
     let pjdfstest = tools::get(&tools::PJDFSTEST)?;
     let fsx = tools::get(&tools::FSX)?;
+    let (daemon, store) = faulty_programs()?;
     let mut tests = cargo(["test", "--workspace", "--all-targets", "--no-fail-fast", "--quiet"]);
     tests.env("MEMCHARGE_DEB", package).env("MEMCHARGE_PJDFSTEST", pjdfstest).env("MEMCHARGE_FSX", fsx);
+    tests.env("MEMCHARGE_FAULTY_DAEMON", daemon).env("MEMCHARGE_FAULTY_STORE", store);
     tests.arg("--").args(arguments.filter.as_slice());
     if arguments.nightly {
         tests.arg("--include-ignored");
     }
     run(&mut tests)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the daemon and the store once more, as programs that die where a test wants it.
+fn faulty_programs() -> Result<(PathBuf, PathBuf)> {
+    let programs = ["memcharged", "memcharge-store"];
+    let mut build = cargo(["build", "--quiet", "--target-dir"]);
+    // Apart from what the tests link: the features differ.
+    build.arg(target().join("faulty"));
+    run(build.args(programs.iter().flat_map(|name| ["--package", name])).args(["--features", "faults"]))?;
+    let [daemon, store] = programs.map(|name| target().join("faulty/debug").join(name));
+    Ok((daemon, store))
 }
 
 /// Runs all that CI runs. Everything is tried; what failed is listed at the end.

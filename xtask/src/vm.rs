@@ -71,6 +71,12 @@ pub(crate) struct BenchArgs {
     /// Size of the files, in MiB.
     #[arg(long, default_value_t = 32)]
     size: u64,
+    /// Measure refused writes alone.
+    #[arg(long)]
+    refusals: bool,
+    /// Measure how long a killed store takes to come back, alone.
+    #[arg(long, conflicts_with = "refusals")]
+    recovery: bool,
 }
 
 /// Runs a command or a shell.
@@ -110,7 +116,10 @@ pub(crate) fn demo(arguments: &DemoArgs) -> Result<ExitCode> {
 
 /// Measures.
 pub(crate) fn bench(arguments: &BenchArgs) -> Result<ExitCode> {
-    in_vm("memcharge-bench", &format!("--rounds {} --size {}", arguments.rounds, arguments.size), 1800)
+    let BenchArgs { rounds, size, refusals, recovery } = arguments;
+    let alone = [(*refusals, " --refusals"), (*recovery, " --recovery")];
+    let alone = alone.iter().find_map(|(wanted, option)| wanted.then_some(*option)).unwrap_or_default();
+    in_vm("memcharge-bench", &format!("--rounds {rounds} --size {size}{alone}"), 1800)
 }
 
 /// Runs one of the test crate's programs in a VM with the package.

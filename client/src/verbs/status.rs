@@ -8,8 +8,10 @@ use crate::{
     bus::Bus,
     cli::View,
     error::ClientError,
+    event::{Recorded, asked_text, charger_text, outcome_text},
     output::{Report, human_size, json_text},
     properties::Properties,
+    time,
 };
 
 /// How wide the labels of a block are.
@@ -18,8 +20,11 @@ const LABEL_WIDTH: usize = 10;
 /// What is shown: the daemon and some of its mounts.
 struct Status {
     version: String,
+    dry_run: bool,
     count: u32,
     mounts: Vec<Properties>,
+    /// Now, in microseconds since 1970.
+    now_usec: u64,
 }
 
 /// Shows the daemon and its mounts, or one of them.
@@ -32,8 +37,10 @@ pub(crate) async fn run(name: Option<&MountName>, view: View) -> Result<Report, 
         }
         None => read_all(&bus).await?,
     };
-    let (version, count) = (bus.manager.version().await?, bus.manager.mount_count().await?);
-    let status = Status { version, count, mounts };
+    let manager = &bus.manager;
+    let (version, dry_run) = (manager.version().await?, manager.dry_run().await?);
+    let status =
+        Status { version, dry_run, count: manager.mount_count().await?, mounts, now_usec: time::now()? };
     Ok(json_text(view, || json(&status)).unwrap_or_else(|| text(&status)).into())
 }
 
@@ -52,6 +59,7 @@ async fn read_all(bus: &Bus) -> Result<Vec<Properties>, ClientError> {
 fn json(status: &Status) -> Json {
     json!({
         "version": status.version,
+        "dry_run": status.dry_run,
         "mount_count": status.count,
         "mounts": status.mounts.iter().map(Properties::json).collect::<Json>(),
     })
@@ -63,11 +71,12 @@ fn text(status: &Status) -> String {
         1 => "1 mount".to_owned(),
         more => format!("{more} mounts"),
     };
-    let blocks: String = status.mounts.iter().map(block).collect();
-    format!("memcharged {}, {count}\n{blocks}", status.version)
+    let mode = if status.dry_run { " (dry run)" } else { "" };
+    let blocks: String = status.mounts.iter().map(|mount| block(mount, status.now_usec)).collect();
+    format!("memcharged {}{mode}, {count}\n{blocks}", status.version)
 }
 
-fn block(mount: &Properties) -> String {
+fn block(mount: &Properties, now_usec: u64) -> String {
     let state = match mount.text("StateReason") {
         reason if reason.is_empty() => mount.text("State"),
         reason => format!("{} ({reason})", mount.text("State")),
@@ -85,6 +94,8 @@ fn block(mount: &Properties) -> String {
         ("Headroom", size(mount, "HeadroomBytes")),
         ("Charged", size(mount, "ChargedBytes")),
         ("Denials", mount.text("Denials")),
+        ("Kills", mount.text("Kills")),
+        ("Last", last(mount, now_usec)),
         ("Store", store),
     ];
     let line = |(label, value): &(&str, String)| format!("{label:>LABEL_WIDTH$}: {value}\n");
@@ -98,6 +109,27 @@ fn used(mount: &Properties) -> String {
     }
 }
 
+/// The last arbitration in one line.
+fn last(mount: &Properties, now_usec: u64) -> String {
+    let Some(details) = mount.dictionary("LastOutcome") else { return mount.text("LastOutcome") };
+    if details.is_empty() {
+        return "none".to_owned();
+    }
+    let event = match Recorded::read(details) {
+        Ok(recorded) => recorded.event,
+        Err(error) => return format!("(error: {error})"),
+    };
+    format!(
+        "{} {} ({} {}, {} asked by {})",
+        outcome_text(&event),
+        time::ago(event.realtime_usec, now_usec),
+        event.limit.kind,
+        event.limit.name,
+        asked_text(&event),
+        charger_text(&event)
+    )
+}
+
 fn size(mount: &Properties, name: &str) -> String {
     match mount.number(name) {
         Some(NO_LIMIT) => "no limit".to_owned(),
@@ -108,8 +140,14 @@ fn size(mount: &Properties, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use memcharge_dbus::event_details;
+    use memcharge_policy::outcome::Event;
+    use zbus::zvariant::Value;
+
     use super::*;
-    use crate::properties::tests::sample;
+    use crate::{event::tests::event, properties::tests::sample};
 
     fn status() -> Status {
         let mount = sample(vec![
@@ -123,9 +161,11 @@ mod tests {
             ("HeadroomBytes", Ok(u64::MAX.into())),
             ("ChargedBytes", Ok((14u64 << 20).into())),
             ("Denials", Ok(3u64.into())),
+            ("Kills", Ok(1u64.into())),
+            ("LastOutcome", Ok(HashMap::<String, Value<'_>>::new().into())),
             ("StorePid", Ok(0u32.into())),
         ]);
-        Status { version: "0.1.0".into(), count: 1, mounts: vec![mount] }
+        Status { version: "0.1.0".into(), dry_run: false, count: 1, mounts: vec![mount], now_usec: 0 }
     }
 
     #[test]
@@ -134,16 +174,35 @@ mod tests {
             text(&status()),
             "memcharged 0.1.0, 1 mount\n\nmodels\n     Where: /run/m\n    Target: a.slice\n     \
              State: failed (the store died)\n      Used: (error: no store) of 2.0 GiB\n  \
-             Headroom: no limit\n   Charged: 14.0 MiB\n   Denials: 3\n     Store: none\n"
+             Headroom: no limit\n   Charged: 14.0 MiB\n   Denials: 3\n     Kills: 1\n      Last: none\n     Store: none\n"
         );
         let empty = Status { count: 0, mounts: Vec::new(), ..status() };
         assert_eq!(text(&empty), "memcharged 0.1.0, no mounts\n");
+        let dry = Status { dry_run: true, ..empty };
+        assert_eq!(text(&dry), "memcharged 0.1.0 (dry run), no mounts\n");
+    }
+
+    #[test]
+    fn the_last_outcome_in_one_line() {
+        let with = |event: &Event| sample(vec![("LastOutcome", Ok(event_details(event).into()))]);
+        let now = event().realtime_usec + 130_000_000;
+        assert_eq!(
+            last(&with(&event()), now),
+            "enospc 2 min ago (target memory.max, 1.0 MiB asked by python3[123])"
+        );
+        let broken = sample(vec![("LastOutcome", Ok(HashMap::from([("Id", Value::from(1u32))]).into()))]);
+        assert!(
+            last(&broken, now).starts_with("(error: memcharged's answer does not hold together: the event")
+        );
+        assert_eq!(last(&sample(vec![("LastOutcome", Err("no store"))]), now), "(error: no store)");
+        assert_eq!(last(&sample(vec![]), now), "(unknown)");
     }
 
     #[test]
     fn json_has_the_exact_figures() {
         let found = json(&status());
         assert_eq!(found["mount_count"], 1);
+        assert_eq!(found["dry_run"], false);
         assert_eq!(found["mounts"][0]["size_max"], 2u64 << 30);
         assert_eq!(found["mounts"][0]["used_bytes"], Json::Null);
     }

@@ -12,7 +12,7 @@ fn all_errors_of_all_files_are_sorted() {
         ("memcharged.toml", b"log-level = \"loud\"\n[defaults]\nwhere = \"/srv\"\nmode = 5\ncolour = 1\n"),
         (
             "memcharged.toml.d/10.toml",
-            b"[history]\nmax-entries = 0\nmax-size = \"0\"\nmax = 1\n\n[defaults]\non-full = \"kill\"\n",
+            b"[history]\nmax-entries = 0\nmax-size = \"0\"\nmax = 1\n\n[defaults]\ndeadline = \"2min\"\n",
         ),
         ("mounts.d/a.toml", b"where = \"/srv/m\"\ntarget = \"m.slice\"\nszie = 1\nmode = 3\n"),
         ("mounts.d/a.toml.d/10.toml", b"size = []\nwhere = \"m\"\n"),
@@ -30,7 +30,7 @@ fn all_errors_of_all_files_are_sorted() {
             "memcharged.toml.d/10.toml:2: `max-entries` must be at least 1, not 0",
             "memcharged.toml.d/10.toml:3: `max-size` must be at least 1, not 0",
             "memcharged.toml.d/10.toml:4: unknown key `max`; the keys here are max-entries, max-size",
-            "memcharged.toml.d/10.toml:7: `on-full = \"kill\"` is not built yet; leave it out, or give \"enospc\"",
+            "memcharged.toml.d/10.toml:7: `deadline` must be more than 0 and at most 60s",
             "mounts.d/a.toml:3: unknown key `szie`; did you mean `size`?",
             "mounts.d/a.toml:4: `mode` must be octal digits in quotes, such as \"1777\", not an integer",
             "mounts.d/a.toml.d/10.toml:1: `size` must be a string such as \"2G\" or a number of bytes, not an array",

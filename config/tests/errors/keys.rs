@@ -203,21 +203,11 @@ fn what_is_not_built_yet() {
         ("client-quota = \"1G\"", format!("`client-quota` {remove}")),
         ("[on-target-exit]", format!("`on-target-exit` {remove}")),
         (
-            "on-full = \"kill\"",
-            "`on-full = \"kill\"` is not built yet; leave it out, or give \"enospc\"".into(),
-        ),
-        (
             "backend = \"guard\"",
             "`backend = \"guard\"` is not built yet; leave it out, or give \"redirect\"".into(),
         ),
     ] {
         assert_third_line(line, &message);
-    }
-    for target in ["db.service", "session-1.scope"] {
-        let message = format!(
-            "2: `target = \"{target}\"` is not built yet; give a slice, or a path below /sys/fs/cgroup"
-        );
-        assert_mount(&format!("where = \"/srv/m\"\ntarget = \"{target}\"\n"), &[&message]);
     }
 }
 

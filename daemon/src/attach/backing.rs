@@ -1,16 +1,16 @@
 //! The tmpfs that holds a mount's data: made detached, so that no path leads to it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use memcharge_policy::{MountPolicy, PAGE_SIZE};
+use memcharge_policy::{MountPolicy, PAGE_SIZE, link::BACKING_FDS};
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{FallocateFlags, Mode, OFlags},
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
 };
 
 use crate::error::{DaemonError, Result};
 
-/// The inode of the store's ballast, which no client sees. The root directory counts, as on any tmpfs.
+/// The inode of the ballast, which no client sees. The root directory counts, as on any tmpfs.
 const OWN_INODES: u64 = 1;
 
 /// A tmpfs, by file descriptor.
@@ -20,9 +20,33 @@ pub(crate) struct Backing {
     pub(crate) mount: OwnedFd,
     /// Its root directory, opened for reading: an `O_PATH` descriptor cannot open file handles.
     pub(crate) root: OwnedFd,
+    /// Its ballast: one page that is always in use, since tmpfs takes a size of 0 for "unlimited".
+    pub(crate) ballast: OwnedFd,
 }
 
-/// Makes the backing of a mount. Its size is one page: the store's ballast; the store raises it by what it is granted.
+impl Backing {
+    /// From descriptors in the order of [`BACKING_FDS`].
+    pub(crate) fn from_fds([mount, root, ballast]: [OwnedFd; BACKING_FDS.len()]) -> Self {
+        Self { mount, root, ballast }
+    }
+
+    /// Other descriptors of the same.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        let [mount, root, ballast] = self.all();
+        Ok(Self {
+            mount: mount.try_clone_to_owned()?,
+            root: root.try_clone_to_owned()?,
+            ballast: ballast.try_clone_to_owned()?,
+        })
+    }
+
+    /// All descriptors, in the order of [`BACKING_FDS`].
+    pub(crate) fn all(&self) -> [BorrowedFd<'_>; BACKING_FDS.len()] {
+        [self.mount.as_fd(), self.root.as_fd(), self.ballast.as_fd()]
+    }
+}
+
+/// Makes the backing of a mount. Its size is one page, the ballast; the store raises it by what it is granted.
 pub(crate) fn make_backing(policy: &MountPolicy) -> Result<Backing> {
     let failed =
         |action| DaemonError::io::<rustix::io::Errno>(action, format!("the tmpfs of {}", policy.name));
@@ -41,7 +65,11 @@ pub(crate) fn make_backing(policy: &MountPolicy) -> Result<Backing> {
         .map_err(failed("mount"))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(&mount, ".", flags, Mode::empty()).map_err(failed("open"))?;
-    Ok(Backing { mount, root })
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let ballast = rustix::fs::openat(&root, ".", flags, Mode::RUSR).map_err(failed("make the ballast of"))?;
+    rustix::fs::fallocate(&ballast, FallocateFlags::empty(), 0, PAGE_SIZE)
+        .map_err(failed("fill the ballast of"))?;
+    Ok(Backing { mount, root, ballast })
 }
 
 fn parameters(policy: &MountPolicy) -> Vec<(&'static str, String)> {

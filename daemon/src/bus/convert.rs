@@ -17,8 +17,8 @@ impl From<DaemonError> for Error {
             DaemonError::UnsafeMountPoint { .. } => Self::UnsafeMountPoint(message),
             DaemonError::MountPointBusy { .. } => Self::MountPointBusy(message),
             DaemonError::NoSuchTarget { .. } => Self::NoSuchTarget(message),
-            DaemonError::TooSmall { .. } => Self::TooSmall(message),
-            DaemonError::Busy { .. } => Self::Busy(message),
+            DaemonError::TooSmall { .. } | DaemonError::Shrinks { .. } => Self::TooSmall(message),
+            DaemonError::Busy { .. } | DaemonError::Incomplete { busy: true, .. } => Self::Busy(message),
             DaemonError::Cgroup(cgroup) => match cgroup {
                 CgroupError::NoSuchCgroup { .. } => Self::NoSuchTarget(message),
                 CgroupError::NotACgroup { .. } => Self::NotACgroup(message),
@@ -31,10 +31,14 @@ impl From<DaemonError> for Error {
             | DaemonError::Unit { .. }
             | DaemonError::Late { .. }
             | DaemonError::Store { .. }
+            | DaemonError::Refused { .. }
             | DaemonError::Record { .. }
             | DaemonError::NotActive { .. }
             | DaemonError::TooMany(_)
+            | DaemonError::TooDeep { .. }
             | DaemonError::Configuration(_)
+            | DaemonError::Invalid { .. }
+            | DaemonError::Incomplete { .. }
             | DaemonError::Stopping => Self::Failed(message),
         }
     }

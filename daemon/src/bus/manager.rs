@@ -1,12 +1,12 @@
 //! The root object: mounts are made, ended and found here.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path};
 
 use futures_util::future::join_all;
 use memcharge_config::{Accounts, ConfigError, Fragment, Problem, Roots, merge, resolve};
-use memcharge_dbus::{MountRow, NO_LIMIT, mount_path};
+use memcharge_dbus::{MountRow, NO_LIMIT, event_details, mount_path};
 use memcharge_policy::{MountName, MountPolicy, is_unsafe_mount_point};
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::sync::watch;
 use zbus::{
     Connection,
     message::Header,
@@ -17,16 +17,15 @@ use zbus::{
 use super::{
     auth::require_root,
     convert::CallError,
-    options::{Options, read_mount, read_unmount},
+    options::{Options, read_mount, read_query, read_unmount},
 };
 use crate::{
     error::{DaemonError, Result},
+    history::HistoryHandle,
     mounts::{Request, Source, TableHandle},
+    reload::ReloadHandle,
     settings::{self, Draft},
 };
-
-/// Reading the configuration takes no longer, unless a file system does not answer.
-const CONFIG_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest path that is looked for, in bytes.
 const MAX_PATH: usize = 4096;
@@ -43,8 +42,12 @@ pub(crate) struct Manager {
     pub(crate) ready: watch::Receiver<bool>,
     /// Where configuration is read, and written with `Persist`.
     pub(crate) roots: Roots,
-    /// What mounts made here have unless they say otherwise.
-    pub(crate) defaults: Fragment,
+    /// The record of arbitrations.
+    pub(crate) history: HistoryHandle,
+    /// Whether nothing is done to memory, processes or errors.
+    pub(crate) dry_run: bool,
+    /// The one who reloads, and what is in force.
+    pub(crate) reload: ReloadHandle,
 }
 
 impl Manager {
@@ -58,13 +61,16 @@ impl Manager {
         let name = parse_name(name)?;
         let given = read_mount(options, Accounts::system())?;
         let policy = self.policy(name.clone(), given.fragment.clone())?;
-        let draft = match given.persist {
-            true => Some(Draft::write(&self.roots, &name, &given.fragment.to_toml())?),
-            false => None,
+        let (_held, draft) = match given.persist {
+            true => {
+                let held = self.reload.hold().await;
+                (Some(held), Some(Draft::write(&self.roots, &name, &given.fragment.to_toml())?))
+            }
+            false => (None, None),
         };
         let fragment = draft.as_ref().map(|draft| draft.path().display().to_string()).unwrap_or_default();
         let source = Source { fragment, drop_ins: Vec::new() };
-        table.create(Request { policy, source, keep_failed: false }).await?;
+        table.create(Request { policy, source, keep_failed: false, wait: given.wait }).await?;
         draft.map_or(Ok(()), Draft::commit)?;
         Ok(mount_path(&name))
     }
@@ -77,7 +83,8 @@ impl Manager {
             return Err(DaemonError::UnsafeMountPoint { path: place.to_owned() });
         }
         let words = |found: Vec<Problem>| found.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ");
-        let merged = merge(self.defaults.clone(), given);
+        // What mounts made here have unless they say otherwise.
+        let merged = merge(self.reload.in_force().main.defaults, given);
         resolve(name, &merged).map_err(|found| DaemonError::InvalidOption(words(found)))
     }
 
@@ -143,6 +150,15 @@ impl Manager {
         Ok(mount.unmount(lazy).await?)
     }
 
+    async fn reload(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<(), CallError> {
+        require_root(connection, &call).await?;
+        Ok(self.reload.reload().await?)
+    }
+
     #[zbus(out_args("mount"))]
     async fn get_mount(&self, name: &str) -> Result<OwnedObjectPath, CallError> {
         let no_such_mount = |_| DaemonError::NoSuchMount { name: name.escape_debug().to_string() };
@@ -168,14 +184,32 @@ impl Manager {
 
     #[zbus(out_args("errors"))]
     async fn check_config(&self) -> Result<Vec<HashMap<&'static str, OwnedValue>>, CallError> {
-        let roots = self.roots.clone();
-        let late = |_| DaemonError::Late { what: "reading the configuration".into(), limit: CONFIG_LIMIT };
-        let read =
-            timeout(CONFIG_LIMIT, spawn_blocking(move || settings::load(&roots))).await.map_err(late)?;
-        let read =
-            read.map_err(|error| DaemonError::io("read", "the configuration")(std::io::Error::other(error)))?;
-        let errors = read.err().unwrap_or_default();
+        let errors = settings::load_in_time(&self.roots).await?.err().unwrap_or_default();
         Ok(errors.iter().take(MAX_ERRORS).map(entry).collect())
+    }
+
+    #[zbus(out_args("events"))]
+    async fn get_history(
+        &self,
+        options: Options,
+    ) -> Result<Vec<HashMap<&'static str, Value<'static>>>, CallError> {
+        let events = self.history.query(read_query(&options)?).await?;
+        Ok(events.iter().map(event_details).collect())
+    }
+
+    #[zbus(out_args("event"))]
+    async fn get_event(&self, id: &str) -> Result<HashMap<&'static str, Value<'static>>, CallError> {
+        Ok(event_details(&self.history.get(id).await?))
+    }
+
+    #[zbus(property)]
+    fn config_generation(&self) -> u64 {
+        self.reload.in_force().generation
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn dry_run(&self) -> bool {
+        self.dry_run
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -191,6 +225,14 @@ impl Manager {
             .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
             .map_err(super::convert::property_error)
     }
+
+    #[zbus(signal)]
+    pub(super) async fn remote_oom(
+        emitter: &SignalEmitter<'_>,
+        mount: ObjectPath<'_>,
+        outcome: &str,
+        details: HashMap<&str, Value<'_>>,
+    ) -> zbus::Result<()>;
 
     #[zbus(signal)]
     pub(super) async fn mount_new(

@@ -6,6 +6,7 @@ mod manager;
 mod mount;
 mod options;
 mod publish;
+mod target;
 
 pub(crate) use manager::Manager;
 pub(crate) use publish::Publisher;
@@ -14,14 +15,21 @@ pub(crate) use publish::Publisher;
 mod tests {
     use std::collections::BTreeMap;
 
-    use memcharge_config::{Fragment, Roots};
-    use memcharge_dbus::{MANAGER_INTERFACE, MANAGER_XML, MOUNT_INTERFACE, MOUNT_XML};
+    use memcharge_config::Roots;
+    use memcharge_dbus::{
+        MANAGER_INTERFACE, MANAGER_XML, MOUNT_INTERFACE, MOUNT_XML, TARGET_INTERFACE, TARGET_XML,
+    };
     use memcharge_policy::{MountPolicy, Target};
     use tokio::sync::watch;
     use zbus::object_server::Interface;
 
     use super::*;
-    use crate::mounts::{MountHandle, MountView, Source, TableHandle};
+    use crate::{
+        history::HistoryHandle,
+        mounts::{MountHandle, MountView, Source, TableHandle},
+        reload::ReloadHandle,
+        targets::TargetView,
+    };
 
     /// The members of an interface, each with all that the contract says of it.
     fn members(xml: &str, interface: &str) -> BTreeMap<String, String> {
@@ -59,16 +67,23 @@ mod tests {
     #[test]
     fn the_objects_are_as_the_contract_says() {
         let policy = MountPolicy::new("m".parse().unwrap(), "/run/m".into(), Target::Slice("m.slice".into()));
-        let mount = mount::MountObject::new(MountHandle::detached(MountView::new(policy, Source::default())));
+        let mount = mount::MountObject::new(
+            MountHandle::detached(MountView::new(policy, Source::default())),
+            HistoryHandle::detached(),
+        );
+        let target = target::TargetObject::new(7, "/t".into(), watch::channel(TargetView::default()).1);
         let manager = Manager {
             table: TableHandle::detached(),
             ready: watch::channel(true).1,
             roots: Roots::system(),
-            defaults: Fragment::default(),
+            history: HistoryHandle::detached(),
+            dry_run: false,
+            reload: ReloadHandle::detached(),
         };
         for (live, contract, interface) in [
             (introspect(&mount), MOUNT_XML, MOUNT_INTERFACE),
             (introspect(&manager), MANAGER_XML, MANAGER_INTERFACE),
+            (introspect(&target), TARGET_XML, TARGET_INTERFACE),
         ] {
             assert_eq!(members(&live, interface), members(contract, interface));
         }

@@ -3,13 +3,24 @@
 use std::collections::HashMap;
 
 use memcharge_cgroup::{CgroupError, Hierarchy, parse::parse_bytes};
-use memcharge_dbus::NO_LIMIT;
+use memcharge_dbus::{NO_LIMIT, event_details};
 use memcharge_policy::link::StoreStatus;
-use zbus::{fdo::Result, zvariant::OwnedValue};
+use zbus::{
+    Connection,
+    fdo::Result,
+    message::Header,
+    object_server::SignalEmitter,
+    zvariant::{OwnedValue, Value},
+};
 
-use super::convert::property_error;
+use super::{
+    auth::require_root,
+    convert::{CallError, property_error},
+    options::{Options, read_policy},
+};
 use crate::{
     error::DaemonError,
+    history::HistoryHandle,
     mounts::{MountHandle, MountView},
 };
 
@@ -20,12 +31,13 @@ const BACKEND: &str = "redirect";
 #[derive(Debug)]
 pub(super) struct MountObject {
     mount: MountHandle,
+    history: HistoryHandle,
 }
 
 impl MountObject {
     /// The object of this mount.
-    pub(super) fn new(mount: MountHandle) -> Self {
-        Self { mount }
+    pub(super) fn new(mount: MountHandle, history: HistoryHandle) -> Self {
+        Self { mount, history }
     }
 
     fn view(&self) -> MountView {
@@ -221,15 +233,55 @@ impl MountObject {
         Ok(self.status().await?.denials)
     }
 
-    /// Nothing is killed yet.
     #[zbus(property(emits_changed_signal = "false"))]
-    fn kills(&self) -> u64 {
-        0
+    async fn kills(&self) -> Result<u64> {
+        Ok(self.status().await?.kills)
     }
 
-    /// Nothing is recorded yet.
     #[zbus(property(emits_changed_signal = "false"))]
-    fn last_outcome(&self) -> HashMap<String, OwnedValue> {
-        HashMap::new()
+    async fn last_outcome(&self) -> Result<HashMap<String, OwnedValue>> {
+        let last = self.history.last(self.mount.name().as_str()).await.map_err(property_error)?;
+        // An earlier mount of the same name is another one.
+        let since = self.view().placement.map_or(u64::MAX, |placement| placement.made_usec);
+        let Some(last) = last.filter(|event| event.realtime_usec >= since) else { return Ok(HashMap::new()) };
+        let owned = |(key, value): (&str, Value<'static>)| Ok((key.to_owned(), OwnedValue::try_from(value)?));
+        let details = event_details(&last).into_iter().map(owned).collect::<zbus::zvariant::Result<_>>();
+        details.map_err(|error| zbus::fdo::Error::Failed(error.to_string()))
     }
+
+    #[zbus(out_args("generation"))]
+    async fn set_policy(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+        options: Options,
+    ) -> std::result::Result<u64, CallError> {
+        require_root(connection, &call).await?;
+        Ok(self.mount.set_policy(read_policy(&options)?).await?)
+    }
+
+    async fn recover(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> std::result::Result<(), CallError> {
+        require_root(connection, &call).await?;
+        Ok(self.mount.recover().await?)
+    }
+
+    async fn revert_policy(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> std::result::Result<(), CallError> {
+        require_root(connection, &call).await?;
+        Ok(self.mount.revert_policy().await.map(drop)?)
+    }
+
+    #[zbus(signal)]
+    pub(super) async fn outcome(
+        emitter: &SignalEmitter<'_>,
+        outcome: &str,
+        details: HashMap<&str, Value<'_>>,
+    ) -> zbus::Result<()>;
 }

@@ -2,32 +2,40 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use memcharge_dbus::{MOUNT_INTERFACE, NO_LIMIT, ROOT_PATH, mount_path};
-use memcharge_policy::MountName;
+use memcharge_dbus::{
+    MANAGER_INTERFACE, MOUNT_INTERFACE, NO_LIMIT, ROOT_PATH, event_details, mount_path, target_path,
+};
+use memcharge_policy::{MountName, events::Counters, outcome::Event};
+use tokio::sync::watch;
 use zbus::{
     Connection, fdo::Properties, names::InterfaceName, object_server::SignalEmitter, zvariant::Value,
 };
 
-use super::{manager::ManagerSignals, mount::MountObject};
-use crate::mounts::{MountHandle, MountView};
+use super::{manager::ManagerSignals, mount::MountObject, target::TargetObject};
+use crate::{
+    history::HistoryHandle,
+    mounts::{MountHandle, MountView},
+    targets::TargetView,
+};
 
 /// Where the objects are. What the bus refuses is logged: a mount works without it.
 #[derive(Debug, Clone)]
 pub(crate) struct Publisher {
     connection: Connection,
+    history: HistoryHandle,
 }
 
 impl Publisher {
     /// Publishes on this connection.
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
+    pub(crate) fn new(connection: Connection, history: HistoryHandle) -> Self {
+        Self { connection, history }
     }
 
     /// Adds the object of a mount.
     pub(crate) fn add(&self, mount: &MountHandle) -> impl Future<Output = ()> + Send + use<> {
-        let (connection, mount) = (self.connection.clone(), mount.clone());
+        let (connection, mount, history) = (self.connection.clone(), mount.clone(), self.history.clone());
         async move {
-            let (path, object) = (mount_path(mount.name()), MountObject::new(mount.clone()));
+            let (path, object) = (mount_path(mount.name()), MountObject::new(mount.clone(), history));
             let added = connection.object_server().at(path, object).await;
             report(mount.name(), added);
         }
@@ -59,6 +67,54 @@ impl Publisher {
                 report(&name, said.await);
             }
         }
+    }
+
+    /// Says how an arbitration has ended.
+    pub(crate) async fn outcome(&self, event: &Event) {
+        let Ok(name) = event.mount.parse::<MountName>() else { return };
+        let (outcome, path) = (event.outcome.as_str(), mount_path(&name).into_inner());
+        let said = async {
+            let mount = SignalEmitter::new(&self.connection, path.clone())?;
+            MountObject::outcome(&mount, outcome, event_details(event)).await?;
+            root(&self.connection)?.remote_oom(path, outcome, event_details(event)).await
+        };
+        report(&name, said.await);
+    }
+
+    /// Says that another configuration is in force.
+    pub(crate) async fn generation(&self, generation: u64) {
+        let changed = HashMap::from([("ConfigGeneration", Value::from(generation))]);
+        let said = async {
+            let emitter = root(&self.connection)?;
+            let interface = InterfaceName::from_static_str_unchecked(MANAGER_INTERFACE);
+            Properties::properties_changed(&emitter, interface, changed, Cow::Borrowed(&[])).await
+        };
+        if let Err(error) = said.await {
+            tracing::warn!("the bus cannot be told of the configuration: {error}");
+        }
+    }
+
+    /// Adds the object of a target.
+    pub(crate) async fn add_target(&self, id: u64, path: &str, view: watch::Receiver<TargetView>) {
+        let object = TargetObject::new(id, path.to_owned(), view);
+        let added = self.connection.object_server().at(target_path(id), object).await;
+        report_target(path, added);
+    }
+
+    /// Removes the object of a target.
+    pub(crate) async fn remove_target(&self, id: u64, path: &str) {
+        let removed = self.connection.object_server().remove::<TargetObject, _>(target_path(id)).await;
+        report_target(path, removed);
+    }
+
+    /// Says what has happened in a target.
+    pub(crate) async fn memory_event(&self, id: u64, path: &str, deltas: &Counters) {
+        let deltas = deltas.0.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let said = async {
+            let target = SignalEmitter::new(&self.connection, target_path(id).into_inner())?;
+            TargetObject::memory_event(&target, deltas).await
+        };
+        report_target(path, said.await);
     }
 
     /// Says which properties of a mount have other values than before.
@@ -104,6 +160,23 @@ fn properties(view: &MountView) -> HashMap<&'static str, Value<'static>> {
     if let Some(placement) = placement {
         properties.insert("TargetId", placement.target_id.into());
     }
+    let policy = &view.policy;
+    let usec = |span: std::time::Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    properties.extend([
+        ("OnFull", Value::from(policy.on_full.as_str())),
+        ("Reserve", policy.reserve.map_or(NO_LIMIT, |bytes| bytes.0).into()),
+        ("InodesMax", policy.inodes.unwrap_or(NO_LIMIT).into()),
+        ("Reclaim", policy.reclaim.into()),
+        ("DeadlineUSec", usec(policy.deadline).into()),
+        ("KillVictim", policy.kill.victim.as_str().into()),
+        ("KillScope", policy.kill.scope.as_str().into()),
+        ("KillProtect", policy.kill.protect.clone().into()),
+        ("KillCooldownUSec", usec(policy.kill.cooldown).into()),
+    ]);
+    properties.extend([
+        ("FragmentPath", Value::from(view.source.fragment.clone())),
+        ("DropInPaths", view.source.drop_ins.clone().into()),
+    ]);
     if let Ok(cap) = view.cap() {
         properties.insert("SizeMax", cap.map_or(NO_LIMIT, |bytes| bytes.0).into());
     }
@@ -113,6 +186,12 @@ fn properties(view: &MountView) -> HashMap<&'static str, Value<'static>> {
 fn report<T>(name: &MountName, done: zbus::Result<T>) {
     if let Err(error) = done {
         tracing::warn!(mount = %name, "mount {name} cannot be shown on the bus: {error}");
+    }
+}
+
+fn report_target<T>(path: &str, done: zbus::Result<T>) {
+    if let Err(error) = done {
+        tracing::warn!("target {path} cannot be shown on the bus: {error}");
     }
 }
 

@@ -2,23 +2,33 @@
 
 use std::sync::Arc;
 
-use memcharge_policy::{MountName, link::MountRecord};
-use tokio::sync::{mpsc, oneshot, watch};
+use memcharge_faults::may_die;
+use memcharge_policy::link::MountRecord;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Shared,
     adopt::{Adopted, adopt},
     attach::{Attached, attach},
+    cases::{Cases, silent},
     detach::{clear, release},
+    entry::{Door, opened},
     handle::{Ask, MountHandle},
+    life::lost,
     state::{Event, MountView, Placement, State},
     table::Notice,
 };
 use crate::{
+    attach::backing::Backing,
     error::{DaemonError, Result},
+    keeper,
     placement::systemd::UnitState,
     record,
-    store_link::{CONNECT_LIMIT, Link},
+    store_link::Link,
+    targets::{Health, Order, TargetHandle},
 };
 
 /// How a mount comes to be.
@@ -28,9 +38,11 @@ pub(super) enum Start {
     Make {
         /// Whether it stays in the list.
         keep_failed: bool,
+        /// Whether it is made also if its target is not there yet.
+        wait: bool,
     },
-    /// It is on record.
-    Adopt(Box<MountRecord>),
+    /// It is on record, and its data may have been kept.
+    Adopt(Box<MountRecord>, Option<Backing>),
 }
 
 /// The one owner of a mount.
@@ -40,24 +52,32 @@ pub(super) struct Actor {
     pub(super) view: watch::Sender<MountView>,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
     pub(super) assets: Assets,
 }
 
 /// What there is of a mount.
 #[derive(Debug, Default)]
 pub(super) struct Assets {
-    record: Option<MountRecord>,
-    link: Option<Link>,
-    announced: bool,
-}
-
-/// Why a mount has failed whose store is gone.
-pub(super) fn lost(name: &MountName) -> String {
-    let unit = name.unit();
-    format!(
-        "the store process ended unexpectedly (its data are lost); `memchargectl unmount {name}` clears it; see \
-         `journalctl -u {unit}`"
-    )
+    pub(super) record: Option<MountRecord>,
+    pub(super) link: Option<Link>,
+    /// The data, held so that they outlive also a unit that is given up.
+    pub(super) backing: Option<Backing>,
+    pub(super) announced: bool,
+    pub(super) target: Option<TargetHandle>,
+    pub(super) cases: Cases,
+    /// How its place is, as its target says.
+    pub(super) health: Health,
+    /// Whether the store has to open its target's files again.
+    pub(super) reopen: bool,
+    /// When a store that did not answer is asked again.
+    pub(super) retry: Option<Instant>,
+    /// When the service manager is told next that a frozen store is alive.
+    pub(super) pulse: Option<Instant>,
+    /// What tells that the target has come, while the store waits for it.
+    pub(super) door: Option<Door>,
+    /// When it is looked for, whatever happens.
+    pub(super) knock: Option<Instant>,
 }
 
 impl Actor {
@@ -66,6 +86,16 @@ impl Actor {
         self.shared.publisher.add(&self.handle).await;
         let (event, outcome) = self.start(start).await;
         let there = self.step(event).await;
+        if there && self.view.borrow().state.has_store() {
+            if self.is_away() {
+                self.wait_for_target().await;
+            } else {
+                self.join().await;
+            }
+            if self.assets.link.is_none() {
+                self.step(Event::Health(silent())).await;
+            }
+        }
         if there {
             self.assets.announced = true;
             self.shared.publisher.announce_new(&self.handle.name).await;
@@ -82,12 +112,12 @@ impl Actor {
     async fn start(&mut self, start: Start) -> (Event, Result<()>) {
         let shared = self.shared.clone();
         match start {
-            Start::Make { keep_failed } => {
+            Start::Make { keep_failed, wait } => {
                 let (policy, fragment) = {
                     let view = self.view.borrow();
                     (view.policy.clone(), view.source.fragment.clone())
                 };
-                match attach(&shared, &policy, &fragment).await {
+                match attach(&shared, &policy, &fragment, wait).await {
                     Ok(attached) => (self.take(attached), Ok(())),
                     Err(error) => {
                         let keep = keep_failed && !matches!(error, DaemonError::Stopping);
@@ -95,36 +125,49 @@ impl Actor {
                     }
                 }
             }
-            Start::Adopt(record) => match adopt(&shared, (*record).clone()).await {
-                Ok(Adopted::Active(attached)) => (self.take(*attached), Ok(())),
-                Ok(Adopted::Broken(reason)) => {
-                    self.assets.record = Some(*record);
-                    (Event::NotAttached { reason, keep: true }, Ok(()))
+            Start::Adopt(record, mut backing) => {
+                match adopt(&shared, (*record).clone(), &mut backing).await {
+                    Ok(Adopted::Active(attached)) => (self.take(*attached), Ok(())),
+                    Ok(Adopted::Broken) => {
+                        let reason = lost(&self.handle.name, backing.is_some());
+                        self.assets.backing = backing;
+                        self.assets.record = Some(*record);
+                        (Event::NotAttached { reason, keep: true }, Ok(()))
+                    }
+                    Ok(Adopted::Cleared) => {
+                        self.assets.record = Some((*record).clone());
+                        let name = &self.handle.name;
+                        tracing::info!(mount = %name, "mount {name} was not mounted any more; what was left is removed");
+                        (Event::Ended, Ok(()))
+                    }
+                    Err(error) => {
+                        self.assets.backing = backing;
+                        self.assets.record = Some(*record);
+                        (Event::NotAttached { reason: error.to_string(), keep: true }, Err(error))
+                    }
                 }
-                Ok(Adopted::Cleared) => {
-                    let name = &self.handle.name;
-                    tracing::info!(mount = %name, "mount {name} was not mounted any more; what was left is removed");
-                    (Event::Ended, Ok(()))
-                }
-                Err(error) => {
-                    self.assets.record = Some(*record);
-                    (Event::NotAttached { reason: error.to_string(), keep: true }, Err(error))
-                }
-            },
+            }
         }
     }
 
-    fn take(&mut self, attached: Attached) -> Event {
-        let Attached { record, pid, link } = attached;
+    pub(super) fn take(&mut self, attached: Attached) -> Event {
+        let Attached { record, pid, link, backing } = attached;
         let placement = Placement {
             mounted_on: record.mounted_on.clone(),
             target_id: record.target_id,
             leaf: record.leaf.clone(),
             cap: record.cap,
+            made_usec: record.made_usec,
             store_pid: Some(pid),
         };
         self.view.send_modify(|view| view.placement = Some(placement));
-        self.assets = Assets { record: Some(record), link: Some(link), announced: false };
+        if let Some(backing) = &backing {
+            keeper::keep(record.slot, backing);
+        }
+        self.assets = Assets { record: Some(record), link, backing, ..Assets::default() };
+        if self.assets.link.is_none() {
+            self.assets.retry = Some(Instant::now());
+        }
         Event::Attached
     }
 
@@ -132,8 +175,35 @@ impl Actor {
         let shared = self.shared.clone();
         loop {
             tokio::select! {
+                // What others wait for with a deadline comes before what anybody can ask.
+                biased;
+                () = shared.stopped() => return,
+                notice = next(&mut self.assets.link) => match notice {
+                    Some(notice) => self.notice(notice).await,
+                    None => if !self.outlive_store().await {
+                        self.leave().await;
+                        return;
+                    },
+                },
+                Some(order) = self.orders.1.recv() => self.obey(order).await,
+                () = at(self.assets.retry) => if !self.retry().await {
+                    self.leave().await;
+                    return;
+                },
+                () = at(self.assets.pulse) => self.vouch(),
+                () = opened(&self.assets.door) => self.knock().await,
+                () = at(self.assets.knock) => {
+                    self.assets.knock = None;
+                    self.knock().await;
+                },
                 ask = self.asks.recv() => match ask {
+                    Some(Ask::Status(reply)) if reply.is_closed() => {}
                     Some(Ask::Status(reply)) => drop(reply.send(self.status().await)),
+                    Some(Ask::Recover(reply)) => drop(reply.send(self.recover().await)),
+                    Some(Ask::SetPolicy(patch, reply)) => drop(reply.send(self.set_policy(patch).await)),
+                    Some(Ask::Follow(policy, source, reply)) => {
+                        drop(reply.send(self.follow(&policy, source).await));
+                    }
                     Some(Ask::Unmount { lazy, reply }) => {
                         let unmounted = self.unmount(lazy).await;
                         let gone = unmounted.is_ok();
@@ -149,11 +219,6 @@ impl Actor {
                     }
                     None => return,
                 },
-                () = closed(&mut self.assets.link) => if !self.outlive_store().await {
-                    self.leave().await;
-                    return;
-                },
-                () = shared.stopped() => return,
             }
         }
     }
@@ -169,16 +234,26 @@ impl Actor {
     }
 
     async fn unmount(&mut self, lazy: bool) -> Result<()> {
-        let Some(record) = self.assets.record.clone() else { return Ok(()) };
+        let Some(mut record) = self.assets.record.clone() else { return Ok(()) };
         // Behind a mount whose store has ended there are no data that anybody could still use. One that has failed may
         // still have a store, and users.
         let unit = self.handle.name.unit();
         let dead = self.shared.systemd.state(&unit).await? == UnitState::Down;
+        may_die("unmount.begun");
         release(&record, lazy || dead).await?;
+        may_die("unmount.released");
+        if record.recovering {
+            // What was to be recovered is given up: now all of it goes.
+            record.recovering = false;
+            record::write(&record)?;
+        }
         self.step(Event::Ending).await;
         self.assets.link = None;
         match clear(&self.shared, &record).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                may_die("unmount.cleared");
+                Ok(())
+            }
             Err(error) => {
                 self.step(Event::NotEnded(error.to_string())).await;
                 Err(error)
@@ -186,34 +261,13 @@ impl Actor {
         }
     }
 
-    /// The store has closed its connection. Returns whether there is still a mount to keep.
-    async fn outlive_store(&mut self) -> bool {
-        let name = self.handle.name.clone();
-        self.assets.link = self.reconnect().await;
-        if self.assets.link.is_some() {
-            return true;
-        }
-        // What undoes the mount runs before its unit is down.
-        if let Err(error) = self.shared.systemd.wait_down(&name.unit()).await {
-            tracing::warn!(mount = %name, "mount {name}: {error}");
-        }
-        if record::exists(&name) {
-            return self.step(Event::StoreLost(lost(&name))).await;
-        }
-        tracing::info!(mount = %name, "mount {name}: its store was stopped");
-        false
-    }
-
-    async fn reconnect(&self) -> Option<Link> {
-        let mut link = Link::connect(&self.handle.name).await.ok()?;
-        link.status(CONNECT_LIMIT).await.ok()?;
-        Some(link)
-    }
-
     /// Goes to the next state and says so. Returns whether the mount is still there.
-    async fn step(&mut self, event: Event) -> bool {
+    pub(super) async fn step(&mut self, event: Event) -> bool {
         let before = self.view.borrow().clone();
         let Some(state) = before.state.clone().after(event) else { return false };
+        if state == before.state {
+            return true;
+        }
         self.view.send_modify(|view| {
             if matches!(state, State::Failed(_))
                 && let Some(placement) = &mut view.placement
@@ -223,10 +277,15 @@ impl Actor {
             view.state = state;
         });
         let after = self.view.borrow().clone();
+        self.assets.pulse = matches!(after.state, State::Frozen(_)).then(Instant::now);
         let name = &self.handle.name;
         match &after.state {
             State::Active => tracing::info!(mount = %name, "mount {name} is active on {}", after.place()),
             State::Failed(reason) => tracing::error!(mount = %name, "mount {name} has failed: {reason}"),
+            State::Waiting(reason) => tracing::info!(mount = %name, "mount {name} waits: {reason}"),
+            State::Throttled(reason) | State::Frozen(reason) | State::Degraded(reason) => {
+                tracing::warn!(mount = %name, "mount {name} is {}: {reason}", after.state.word());
+            }
             State::Activating | State::Deactivating => {}
         }
         self.shared.publisher.changed(&self.handle.name, &before, &after).await;
@@ -238,14 +297,29 @@ impl Actor {
     /// The mount is gone: so are its object and its place in the table.
     async fn leave(&mut self) {
         let name = self.handle.name.clone();
+        self.part().await;
+        // Nobody else holds the data by now: with this their memory is free.
+        self.assets.backing = None;
+        if let Some(record) = &self.assets.record {
+            keeper::forget(record.slot);
+            self.shared.ledger.0.release(record.slot);
+        }
         self.shared.publisher.remove(&name, self.assets.announced).await;
         drop(self.notices.send(Notice::Ended(name)).await);
     }
 }
 
-async fn closed(link: &mut Option<Link>) {
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the store tells; `None`: it has closed the connection.
+async fn next(link: &mut Option<Link>) -> Option<memcharge_policy::link::Notice> {
     match link {
-        Some(link) => link.closed().await,
+        Some(link) => link.next().await,
         None => std::future::pending().await,
     }
 }

@@ -1,11 +1,16 @@
 //! Finding a mount again that an earlier daemon made. Its store goes on meanwhile.
 
-use memcharge_policy::{link::MountRecord, mountinfo::find_own};
+use memcharge_policy::{
+    MountName,
+    link::{BACKING_FDS, MountRecord},
+    mountinfo::find_own,
+};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use super::{Shared, attach::Attached, detach::clear};
 use crate::{
-    attach::holders::read_mounts,
-    error::Result,
+    attach::{backing::Backing, holders::read_mounts},
+    error::{DaemonError, Result},
     placement::systemd::UnitState,
     store_link::{CONNECT_LIMIT, Link},
 };
@@ -15,18 +20,26 @@ use crate::{
 pub(super) enum Adopted {
     /// It works.
     Active(Box<Attached>),
-    /// It does not, for this reason.
-    Broken(String),
+    /// Its store is gone for good.
+    Broken,
     /// It was not mounted, and what was left of it is cleared.
     Cleared,
 }
 
-/// Looks at what is left of a mount.
-pub(super) async fn adopt(shared: &Shared, record: MountRecord) -> Result<Adopted> {
+/// Looks at what is left of a mount. `backing`, its data if they were kept, is taken where the mount works.
+pub(super) async fn adopt(
+    shared: &Shared,
+    record: MountRecord,
+    backing: &mut Option<Backing>,
+) -> Result<Adopted> {
     let name = record.policy.name.clone();
     let mounted = find_own(&read_mounts()?, record.mount_id).is_some();
     let up = shared.systemd.state(&name.unit()).await? == UnitState::Up;
     let used_elsewhere = record.attached && up;
+    if !mounted && !up && record.attached && backing.is_some() {
+        // A mount that could not be recovered: its data are here.
+        return Ok(Adopted::Broken);
+    }
     if !mounted && !used_elsewhere {
         // Half made when its daemon ended, or unmounted: there is nothing to keep. A store that still runs after its
         // mount was attached has users elsewhere, through a bind mount.
@@ -34,13 +47,44 @@ pub(super) async fn adopt(shared: &Shared, record: MountRecord) -> Result<Adopte
         return Ok(Adopted::Cleared);
     }
     match reach(&record).await {
-        Ok(link) => {
+        Ok(mut link) => {
             let pid = shared.systemd.main_pid(&name.unit()).await?;
-            Ok(Adopted::Active(Box::new(Attached { record, pid, link })))
+            let backing = match backing.take() {
+                Some(backing) => Some(backing),
+                None => copy_backing(&name, &mut link, pid).await,
+            };
+            Ok(Adopted::Active(Box::new(Attached { record, pid, link: Some(link), backing })))
         }
-        Err(error) if up => Ok(Adopted::Broken(format!("the store does not answer: {error}"))),
-        Err(_) => Ok(Adopted::Broken(super::actor::lost(&name))),
+        // It runs: it is slow, or frozen, and is asked again.
+        Err(_) if up => {
+            let pid = shared.systemd.main_pid(&name.unit()).await?;
+            Ok(Adopted::Active(Box::new(Attached { record, pid, link: None, backing: backing.take() })))
+        }
+        Err(_) => Ok(Adopted::Broken),
     }
+}
+
+/// Copies of the data of a mount, from its store.
+pub(super) async fn copy_backing(name: &MountName, link: &mut Link, pid: u32) -> Option<Backing> {
+    let copied = async { copy_fds(pid, link.descriptors().await?) };
+    copied
+        .await
+        .inspect_err(|error| {
+            tracing::warn!(mount = %name, "mount {name}: its data are held by its store alone: {error}");
+        })
+        .ok()
+}
+
+/// Copies descriptors of another process.
+fn copy_fds(pid: u32, numbers: [i32; BACKING_FDS.len()]) -> Result<Backing> {
+    let failed = || DaemonError::io::<rustix::io::Errno>("copy the descriptors of", format!("process {pid}"));
+    let gone = || failed()(rustix::io::Errno::SRCH);
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
+    let process = rustix::process::pidfd_open(process, PidfdFlags::empty()).map_err(failed())?;
+    let copy =
+        |number| rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).map_err(failed());
+    let [mount, root, ballast] = numbers;
+    Ok(Backing::from_fds([copy(mount)?, copy(root)?, copy(ballast)?]))
 }
 
 async fn reach(record: &MountRecord) -> Result<Link> {

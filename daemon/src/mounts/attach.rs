@@ -1,22 +1,27 @@
 //! Making a mount, step by step. Nothing is visible before the last step, and a failed attach leaves nothing (R3).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::SystemTime,
+};
 
+use memcharge_faults::may_die;
 use memcharge_policy::{
-    Bytes, KernelVersion, MIN_KERNEL, MountName, MountPolicy, Target,
-    link::{Handover, MountRecord, StoreLimits},
+    Bytes, KernelVersion, MIN_KERNEL, MountName, MountPolicy, OnFull, Target,
+    link::{Handover, Home, MountRecord, StoreLimits},
     mountinfo::{is_within, own_above, topmost},
 };
 
 use super::{
     Shared, blocking,
     detach::release,
+    entry::is_open,
     launch::{Launched, Parts, launch},
     undo::Undo,
 };
 use crate::{
     attach::{
-        backing::make_backing,
+        backing::{Backing, make_backing},
         fuse::{self, make_fuse},
         holders::read_mounts,
         point::{MadePoint, Point},
@@ -25,7 +30,7 @@ use crate::{
     placement::{
         handover::make_listener,
         systemd::UnitState,
-        target::{Site, find_path, is_raw, leaf_path, open_site, resolve_cap},
+        target::{Site, check_scope, find_path, is_raw, is_unit, leaf_path, open_site, resolve_cap},
     },
     record,
     store_link::Link,
@@ -38,16 +43,24 @@ pub(super) struct Attached {
     pub(super) record: MountRecord,
     /// Its store's process.
     pub(super) pid: u32,
-    /// The connection to its store.
-    pub(super) link: Link,
+    /// The connection to its store; `None`: it does not answer just now.
+    pub(super) link: Option<Link>,
+    /// Its data; `None`: the store has them alone.
+    pub(super) backing: Option<Backing>,
 }
 
 /// Makes a mount. When that fails, or the daemon is about to exit, everything is undone.
-pub(super) async fn attach(shared: &Shared, policy: &MountPolicy, fragment: &str) -> Result<Attached> {
+/// `wait`: also if its target is not there yet.
+pub(super) async fn attach(
+    shared: &Shared,
+    policy: &MountPolicy,
+    fragment: &str,
+    wait: bool,
+) -> Result<Attached> {
     let _slot = shared.slots.acquire().await.map_err(|_| DaemonError::Stopping)?;
     let mut undo = Undo::default();
     let attached = tokio::select! {
-        attached = make(shared, policy, fragment, &mut undo) => attached,
+        attached = make(shared, policy, (fragment, wait), &mut undo) => attached,
         () = shared.stopped() => Err(DaemonError::Stopping),
     };
     match attached {
@@ -57,13 +70,25 @@ pub(super) async fn attach(shared: &Shared, policy: &MountPolicy, fragment: &str
     attached
 }
 
-async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut Undo) -> Result<Attached> {
+async fn make(
+    shared: &Shared,
+    policy: &MountPolicy,
+    (fragment, wait): (&str, bool),
+    undo: &mut Undo,
+) -> Result<Attached> {
     let name = &policy.name;
     check_kernel()?;
     check_name(shared, name).await?;
     let point = find_point(&policy.place).await?;
-    let site = find_site(shared, &policy.target, undo).await?;
-    let cap = resolve_cap(policy.size, &site.sample)?;
+    let (path, site) = find_site(shared, &policy.target, wait, undo).await?;
+    let cap = match &site {
+        Some(site) => {
+            check_scope(&shared.hierarchy, policy, &path)?;
+            resolve_cap(policy.size, &site.sample)?
+        }
+        // A share of the target's limit is known when it comes; until then nothing can grow.
+        None => policy.size.and_then(|size| size.resolve(None)),
+    };
     let fuse = make_fuse(policy)?;
     let mut record = MountRecord {
         policy: policy.clone(),
@@ -72,24 +97,33 @@ async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut 
         attached: false,
         mounted_on: point.path.clone(),
         made_directories: made_directories(&point, record::read_all()?),
-        leaf: leaf_path(name, &policy.target, site.cgroup.path()),
-        made_leaf: is_raw(&policy.target),
-        target_path: site.cgroup.path().to_owned(),
-        target_id: site.cgroup.id(),
+        leaf: site.as_ref().map(|_| leaf_path(name, &policy.target, &path)).unwrap_or_default(),
+        made_leaf: is_raw(&policy.target) && !is_unit(&policy.target),
+        target_id: site.as_ref().map_or(0, |site| site.cgroup.id()),
+        target_path: path,
+        slot: take_slot(shared, site.as_ref(), undo)?,
+        base: None,
+        generation: 0,
+        made_usec: now_usec(),
+        recovering: false,
         fragment: fragment.to_owned(),
     };
     undo.record = Some(name.clone());
     record::write(&record)?;
+    may_die("mount.recorded");
     let mut directory = blocking("making the mount point", move || point.make()).await?;
     undo.made = std::mem::take(&mut directory.made);
+    may_die("mount.directory");
     let parts = Parts {
         backing: make_backing(policy)?,
         fuse,
         listener: make_listener(name)?,
-        handover: Handover { limits: limits(policy, cap) },
+        handover: handover(&record, shared.dry_run),
     };
-    let Launched { mount, pid, link } = launch(shared, &record, site, parts, undo).await?;
+    let Launched { mount, pid, link, backing } = launch(shared, &record, site, parts, undo).await?;
+    may_die("mount.launched");
     show(&mount, &directory, &record)?;
+    may_die("mount.shown");
     record.attached = true;
     if !record::exists(name) {
         // The store was stopped just before, and what undoes a mount did not see this one.
@@ -97,7 +131,64 @@ async fn make(shared: &Shared, policy: &MountPolicy, fragment: &str, undo: &mut 
         return Err(DaemonError::Store { name: name.to_string(), what: "was stopped meanwhile".to_owned() });
     }
     record::write(&record)?;
-    Ok(Attached { record, pid, link })
+    may_die("mount.attached");
+    Ok(Attached { record, pid, link: Some(link), backing: Some(backing) })
+}
+
+/// Mounts the data of a mount again whose store was given up. On a failure the data, and the record, stay.
+pub(super) async fn revive(shared: &Shared, record: MountRecord, backing: &Backing) -> Result<Attached> {
+    let _slot = shared.slots.acquire().await.map_err(|_| DaemonError::Stopping)?;
+    let mut undo = Undo::default();
+    let attached = tokio::select! {
+        attached = make_again(shared, record, backing, &mut undo) => attached,
+        () = shared.stopped() => Err(DaemonError::Stopping),
+    };
+    match attached {
+        Ok(_) => undo.made.keep(),
+        Err(_) => undo.roll_back(shared).await,
+    }
+    attached
+}
+
+async fn make_again(
+    shared: &Shared,
+    mut record: MountRecord,
+    backing: &Backing,
+    undo: &mut Undo,
+) -> Result<Attached> {
+    let (policy, name) = (record.policy.clone(), record.policy.name.clone());
+    // Nobody can use the old mount any more: its connection is gone.
+    release(&record, true).await?;
+    let (path, site) = find_site(shared, &policy.target, true, undo).await?;
+    let fuse = make_fuse(&policy)?;
+    record.mount_id = fuse::mount_id(fuse.mount.as_fd())?;
+    // Whoever undoes what follows leaves the record: without it the next daemon would drop the data.
+    record.recovering = true;
+    record.leaf = site.as_ref().map(|_| leaf_path(&name, &policy.target, &path)).unwrap_or_default();
+    (record.target_path, record.target_id) = (path, site.as_ref().map_or(0, |site| site.cgroup.id()));
+    let levels = site.as_ref().map_or(&[0][..], |site| &site.level_ids);
+    if !shared.ledger.0.assign(record.slot, levels) {
+        return Err(DaemonError::TooDeep { target: record.target_path, levels: levels.len() });
+    }
+    record::write(&record)?;
+    may_die("recover.recorded");
+    let point = find_point(&record.mounted_on).await?;
+    let mut directory = blocking("making the mount point", move || point.make()).await?;
+    undo.made = std::mem::take(&mut directory.made);
+    let copied = || backing.try_clone().map_err(DaemonError::io("copy", "the descriptors of the data"));
+    let parts = Parts {
+        backing: copied()?,
+        fuse,
+        listener: make_listener(&name)?,
+        handover: handover(&record, shared.dry_run),
+    };
+    let Launched { mount, pid, link, backing } = launch(shared, &record, site, parts, undo).await?;
+    may_die("recover.launched");
+    show(&mount, &directory, &record)?;
+    may_die("recover.shown");
+    record.recovering = false;
+    record::write(&record)?;
+    Ok(Attached { record, pid, link: Some(link), backing: Some(backing) })
 }
 
 fn check_kernel() -> Result<()> {
@@ -150,7 +241,13 @@ fn made_directories(point: &Point, others: Vec<Result<MountRecord>>) -> Vec<Stri
     made
 }
 
-async fn find_site(shared: &Shared, target: &Target, undo: &mut Undo) -> Result<Site> {
+/// Where the target is, and what it is like; the latter is missing for one that is not there yet and may come later.
+async fn find_site(
+    shared: &Shared,
+    target: &Target,
+    wait: bool,
+    undo: &mut Undo,
+) -> Result<(String, Option<Site>)> {
     if let Target::Slice(slice) = target
         && shared.systemd.state(slice).await? == UnitState::Down
     {
@@ -158,16 +255,62 @@ async fn find_site(shared: &Shared, target: &Target, undo: &mut Undo) -> Result<
         shared.systemd.start(slice).await?;
     }
     let path = find_path(&shared.systemd, target).await?;
-    open_site(&shared.hierarchy, &path)
+    if is_open(&shared.systemd, &shared.hierarchy, target, &path, None).await? {
+        let site = open_site(&shared.hierarchy, &path)?;
+        return Ok((path, Some(site)));
+    }
+    if wait {
+        return Ok((path, None));
+    }
+    if is_unit(target) {
+        let why = "it has no tasks; start it, or wait for it with --wait".to_owned();
+        return Err(DaemonError::NoSuchTarget { target: target.to_string(), why });
+    }
+    Err(memcharge_cgroup::CgroupError::NoSuchCgroup { path }.into())
 }
 
-fn limits(policy: &MountPolicy, cap: Option<Bytes>) -> StoreLimits {
+/// Microseconds since 1970.
+fn now_usec() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A line in the ledger for the store.
+fn take_slot(shared: &Shared, site: Option<&Site>, undo: &mut Undo) -> Result<u32> {
+    // Without a target it holds nothing, below no cgroup.
+    let levels = site.map_or(&[0][..], |site| &site.level_ids);
+    let slot = shared.ledger.0.take(levels).ok_or_else(|| DaemonError::TooDeep {
+        target: site.map(|site| site.cgroup.path().to_owned()).unwrap_or_default(),
+        levels: levels.len(),
+    })?;
+    undo.slot = Some(slot);
+    Ok(slot)
+}
+
+/// What a store is told of its mount.
+pub(super) fn handover(record: &MountRecord, dry_run: bool) -> Handover {
+    Handover { limits: limits(&record.policy, record.cap, dry_run), slot: record.slot, home: home(record) }
+}
+
+/// Where a store belongs.
+pub(super) fn home(record: &MountRecord) -> Home {
+    Home {
+        leaf: record.leaf.clone(),
+        target: record.target_path.clone(),
+        target_id: record.target_id,
+        by_systemd: !is_raw(&record.policy.target),
+    }
+}
+
+/// What a store keeps of a policy. Under `--dry-run` it does what admission alone does.
+pub(super) fn limits(policy: &MountPolicy, cap: Option<Bytes>, dry_run: bool) -> StoreLimits {
     StoreLimits {
         cap,
         inodes: policy.inodes,
         reserve: policy.reserve,
         sparse: policy.sparse,
-        reclaim: policy.reclaim,
+        reclaim: policy.reclaim && !dry_run,
+        ask: policy.on_full == OnFull::Kill && !dry_run,
         deadline_usec: u64::try_from(policy.deadline.as_micros()).unwrap_or(u64::MAX),
     }
 }

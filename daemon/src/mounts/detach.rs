@@ -65,6 +65,7 @@ fn holders_of(own: &MountEntry) -> String {
 pub(super) async fn clear(shared: &Shared, record: &MountRecord) -> Result<()> {
     let name = &record.policy.name;
     shared.systemd.stop(&name.unit()).await?;
+    memcharge_faults::may_die("unmount.stopped");
     if record::exists(name) {
         run_end(shared, record).await?;
     }

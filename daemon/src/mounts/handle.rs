@@ -1,12 +1,12 @@
 //! What others hold of a mount: its view, and a way to ask its actor.
 
-use memcharge_policy::{MountName, link::StoreStatus};
+use memcharge_policy::{MountName, MountPolicy, PolicyPatch, link::StoreStatus};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
-use super::state::{MountView, State};
+use super::state::{MountView, Source, State};
 use crate::{
     error::{DaemonError, Result},
     store_link::ANSWER_LIMIT,
@@ -17,6 +17,12 @@ use crate::{
 pub(super) enum Ask {
     /// How is the store?
     Status(oneshot::Sender<Result<StoreStatus>>),
+    /// Change the policy; `None`: back to what the configuration says. The answer is the new generation.
+    SetPolicy(Option<Box<PolicyPatch>>, oneshot::Sender<Result<u64>>),
+    /// Mount the data of a mount again whose store was given up.
+    Recover(oneshot::Sender<Result<()>>),
+    /// The configuration says something else now.
+    Follow(Box<MountPolicy>, Source, oneshot::Sender<Result<()>>),
     /// End the mount.
     Unmount {
         /// Even if somebody uses it.
@@ -55,13 +61,39 @@ impl MountHandle {
     /// Asks the mount's store for its figures.
     pub(crate) async fn status(&self) -> Result<StoreStatus> {
         let state = self.view.borrow().state.clone();
-        if state != State::Active {
+        // One that is frozen has a store that cannot answer.
+        if !state.has_store() || matches!(state, State::Frozen(_)) {
             return Err(DaemonError::NotActive { name: self.name.to_string(), state: state.word() });
         }
         let (reply, answer) = oneshot::channel();
         let late =
             |_| DaemonError::Late { what: format!("an answer about {}", self.name), limit: ANSWER_LIMIT };
         timeout(ANSWER_LIMIT, self.ask(Ask::Status(reply), answer)).await.map_err(late)?
+    }
+
+    /// Changes the policy; returns its new generation when the store has it.
+    pub(crate) async fn set_policy(&self, patch: PolicyPatch) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::SetPolicy(Some(Box::new(patch)), reply), answer).await
+    }
+
+    /// Goes back to the policy that the mount was made with; returns when the store has it.
+    pub(crate) async fn revert_policy(&self) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::SetPolicy(None, reply), answer).await
+    }
+
+    /// Mounts the data of a mount again that has failed; returns when it is usable.
+    pub(crate) async fn recover(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Recover(reply), answer).await
+    }
+
+    /// Follows what the configuration says now, in all that can change while the mount is there; returns when the store
+    /// has it. What was changed at run time stays.
+    pub(crate) async fn follow(&self, policy: MountPolicy, source: Source) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Follow(Box::new(policy), source, reply), answer).await
     }
 
     /// Ends the mount; returns when nothing of it is left.

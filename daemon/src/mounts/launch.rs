@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use memcharge_faults::may_die;
 use memcharge_policy::link::{Handover, MountRecord};
 use tokio::time::timeout;
 
@@ -24,7 +25,7 @@ use crate::{
         handover::{self, Channel, make_channel},
         raw::{leaf_name, move_into},
         systemd::{UNIT_LIMIT, UnitState},
-        target::{Site, is_raw},
+        target::{Site, is_raw, is_unit},
         unit::store_properties,
     },
     store_link::Link,
@@ -52,8 +53,10 @@ pub(super) struct Parts {
 /// A store that serves.
 #[derive(Debug)]
 pub(super) struct Launched {
-    /// The detached mount. Everything else is the store's alone by now: a connection lives as long as anybody has it.
+    /// The detached mount. The connection is the store's alone by now: it lives as long as anybody has it.
     pub(super) mount: OwnedFd,
+    /// The data.
+    pub(super) backing: Backing,
     /// Its process.
     pub(super) pid: u32,
     /// The connection to it.
@@ -64,36 +67,45 @@ pub(super) struct Launched {
 pub(super) async fn launch(
     shared: &Shared,
     record: &MountRecord,
-    site: Site,
+    site: Option<Site>,
     parts: Parts,
     undo: &mut Undo,
 ) -> Result<Launched> {
     let (systemd, unit) = (&shared.systemd, record.policy.name.unit());
     warm(&shared.store).await?;
-    let channel = make_channel()?;
+    let Channel { daemon, store } = make_channel()?;
     let raw = is_raw(&record.policy.target);
-    if !raw {
-        parts.send(&channel)?;
+    // Sent once: a store that is killed before the mount is there, and started again, finds the end of the channel.
+    let mut daemon = Some(daemon);
+    if !raw && let Some(daemon) = daemon.take() {
+        parts.send(&daemon, shared)?;
     }
     undo.unit = Some(unit.clone());
     let properties =
-        store_properties(&record.policy.name, &record.policy.target, &shared.store, channel.store.as_fd());
+        store_properties(&record.policy.name, &record.policy.target, &shared.store, store.as_fd());
     let job = systemd.start_transient(&unit, &properties).await?;
+    may_die("mount.started");
     systemd.expect_done(job, START_LIMIT).await?;
-    let placed = if raw { place(shared, record, site, undo).await } else { Ok(()) };
+    let placed = match site {
+        Some(site) if raw => place(shared, record, site, undo).await,
+        // systemd has put it there, or its target is not there yet.
+        _ => Ok(()),
+    };
     let served = async {
         placed?;
         let pid = check_leaf(shared, record).await?;
-        if raw {
+        may_die("mount.placed");
+        if let Some(daemon) = daemon {
             // The store waits for this, so that it allocates nothing before it is where it belongs.
-            parts.send(&channel)?;
+            parts.send(&daemon, shared)?;
         }
         // With them here a store that ends would leave its socket open, and its mount alive.
         let Parts { backing, fuse, listener, .. } = parts;
-        drop((channel, backing, fuse.connection, listener));
+        drop((store, fuse.connection, listener));
+        may_die("mount.sent");
         let mut link = Link::connect(&record.policy.name).await?;
         link.status(START_LIMIT).await?;
-        Ok(Launched { mount: fuse.mount, pid, link })
+        Ok(Launched { mount: fuse.mount, pid, link, backing })
     };
     let served = tokio::select! {
         served = served => served,
@@ -109,14 +121,11 @@ pub(super) async fn launch(
 }
 
 impl Parts {
-    fn send(&self, channel: &Channel) -> Result<()> {
-        let fds = [
-            self.fuse.connection.as_fd(),
-            self.backing.mount.as_fd(),
-            self.backing.root.as_fd(),
-            self.listener.as_fd(),
-        ];
-        handover::send(channel.daemon.as_fd(), &self.handover, fds)
+    fn send(&self, daemon: &OwnedFd, shared: &Shared) -> Result<()> {
+        let [mount, root, ballast] = self.backing.all();
+        let (listener, ledger) = (self.listener.as_fd(), shared.ledger.1.as_fd());
+        let fds = [self.fuse.connection.as_fd(), mount, root, ballast, listener, ledger];
+        handover::send(daemon.as_fd(), &self.handover, fds)
     }
 }
 
@@ -133,9 +142,13 @@ async fn warm(store: &str) -> Result<()> {
 /// Moves the store into a cgroup of its own below the target.
 async fn place(shared: &Shared, record: &MountRecord, site: Site, undo: &mut Undo) -> Result<()> {
     let pid = main_pid(shared, record).await?;
+    if is_unit(&record.policy.target) {
+        return move_into(&site.cgroup, pid);
+    }
     let leaf = leaf_name(&record.policy.name);
     let (leaf_cgroup, _) = site.cgroup.make_child(&leaf)?;
     undo.leaf = Some((site.cgroup, leaf));
+    leaf_cgroup.forbid_swap()?;
     move_into(&leaf_cgroup, pid)
 }
 
@@ -143,7 +156,7 @@ async fn place(shared: &Shared, record: &MountRecord, site: Site, undo: &mut Und
 async fn check_leaf(shared: &Shared, record: &MountRecord) -> Result<u32> {
     let pid = main_pid(shared, record).await?;
     let cgroup = shared.hierarchy.open_of(Some(pid))?;
-    if cgroup.path() != record.leaf {
+    if !record.leaf.is_empty() && cgroup.path() != record.leaf {
         let what = format!("is in the cgroup {}, not in {}", cgroup.path(), record.leaf);
         return Err(DaemonError::Store { name: record.policy.name.to_string(), what });
     }

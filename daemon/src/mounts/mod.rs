@@ -3,16 +3,21 @@
 mod actor;
 mod adopt;
 mod attach;
+mod cases;
+mod change;
 mod detach;
+mod entry;
 mod handle;
 mod launch;
+mod life;
+mod outcome;
 mod state;
 mod table;
 mod undo;
 
-use std::time::Duration;
+use std::{fs::File, sync::Arc, time::Duration};
 
-use memcharge_cgroup::Hierarchy;
+use memcharge_cgroup::{Hierarchy, Ledger};
 use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
@@ -20,15 +25,15 @@ use tokio::{
 };
 
 pub(crate) use handle::MountHandle;
-#[cfg(test)]
-pub(crate) use state::State;
-pub(crate) use state::{MountView, Source, changed_keys};
+pub(crate) use state::{MountView, Source, State, changed_keys, fixed_keys};
 pub(crate) use table::{Request, Table, TableHandle};
 
 use crate::{
     bus::Publisher,
     error::{DaemonError, Result},
+    history::{HistoryHandle, Journal},
     placement::systemd::Systemd,
+    targets::TargetsHandle,
 };
 
 /// As many mounts are made at once: each one reads and starts a program.
@@ -44,25 +49,30 @@ pub(crate) struct Shared {
     pub(crate) systemd: Systemd,
     /// The tree of cgroups.
     pub(crate) hierarchy: Hierarchy,
+    /// What the stores hold, and the file that each of them maps.
+    pub(crate) ledger: (Ledger, File),
     /// The objects on the bus.
     pub(crate) publisher: Publisher,
+    /// The targets.
+    pub(crate) targets: TargetsHandle,
+    /// The record of arbitrations.
+    pub(crate) history: HistoryHandle,
+    /// Where they are told.
+    pub(crate) journal: Arc<Journal>,
+    /// Whether nothing is done to memory, processes or errors.
+    pub(crate) dry_run: bool,
     /// The store program.
     pub(crate) store: String,
     /// Becomes true when the daemon is about to exit.
     pub(crate) stopping: watch::Receiver<bool>,
-    slots: Semaphore,
+    /// See [`Shared::attach_slots`].
+    pub(crate) slots: Semaphore,
 }
 
 impl Shared {
-    /// Puts the parts together.
-    pub(crate) fn new(
-        systemd: Systemd,
-        publisher: Publisher,
-        store: String,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        let slots = Semaphore::new(ATTACH_SLOTS);
-        Self { systemd, hierarchy: Hierarchy::system(), publisher, store, stopping, slots }
+    /// As many mounts are made at once as there are places in this.
+    pub(crate) fn attach_slots() -> Semaphore {
+        Semaphore::new(ATTACH_SLOTS)
     }
 
     /// Returns when the daemon is about to exit.

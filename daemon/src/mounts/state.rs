@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use memcharge_policy::{Bytes, MountPolicy, SizeCap};
+use memcharge_policy::{Bytes, MountPolicy, PolicyPatch, SizeCap};
+
+use crate::targets::Health;
 
 /// The state of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,14 @@ pub(crate) enum State {
     Activating,
     /// It works.
     Active,
+    /// It works slowly, for this reason.
+    Throttled(String),
+    /// Whoever uses it waits, for this reason.
+    Frozen(String),
+    /// What exists can be used, and nothing can grow, for this reason.
+    Degraded(String),
+    /// The same, until the target comes.
+    Waiting(String),
     /// It does not work, for this reason.
     Failed(String),
     /// It is being ended.
@@ -29,12 +39,20 @@ pub(crate) enum Event {
         /// Whether it stays in the list.
         keep: bool,
     },
+    /// Its place is in another condition.
+    Health(Health),
+    /// Its target is not there, for this reason.
+    Waiting(String),
+    /// Its store has come to the target.
+    Entered,
     /// Its end was asked for, and nobody uses it.
     Ending,
     /// It could not be ended, for this reason.
     NotEnded(String),
     /// All of it is gone.
     Ended,
+    /// It works again, with its data.
+    Recovered,
     /// Its store is gone, and left something to clean up.
     StoreLost(String),
 }
@@ -45,12 +63,32 @@ impl State {
         match (self, event) {
             (Self::Activating, Event::Attached) => Some(Self::Active),
             (Self::Activating, Event::NotAttached { reason, keep }) => keep.then_some(Self::Failed(reason)),
-            (Self::Active | Self::Failed(_), Event::Ending) => Some(Self::Deactivating),
+            (Self::Failed(_), Event::Recovered) => Some(Self::Active),
             (Self::Deactivating, Event::NotEnded(reason)) => Some(Self::Failed(reason)),
-            (Self::Active, Event::StoreLost(reason)) => Some(Self::Failed(reason)),
             (_, Event::Ended) => None,
+            (Self::Failed(_), Event::Ending) => Some(Self::Deactivating),
+            (state, Event::Ending) if state.has_store() => Some(Self::Deactivating),
+            (state, Event::StoreLost(reason)) if state.has_store() => Some(Self::Failed(reason)),
+            (state, Event::Waiting(reason)) if state.has_store() => Some(Self::Waiting(reason)),
+            (Self::Waiting(_), Event::Entered) => Some(Self::Active),
+            // How its place is does not matter before it is there.
+            (Self::Waiting(reason), Event::Health(_)) => Some(Self::Waiting(reason)),
+            (state, Event::Health(health)) if state.has_store() => Some(match health {
+                Health::Fine => Self::Active,
+                Health::Throttled(reason) => Self::Throttled(reason),
+                Health::Frozen(reason) => Self::Frozen(reason),
+                Health::Degraded(reason) => Self::Degraded(reason),
+            }),
             (state, _) => Some(state),
         }
+    }
+
+    /// Whether a store serves, or would if its place let it.
+    pub(crate) fn has_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Active | Self::Throttled(_) | Self::Frozen(_) | Self::Degraded(_) | Self::Waiting(_)
+        )
     }
 
     /// The state's name on the bus.
@@ -58,15 +96,23 @@ impl State {
         match self {
             Self::Activating => "activating",
             Self::Active => "active",
+            Self::Throttled(_) => "throttled",
+            Self::Frozen(_) => "frozen",
+            Self::Degraded(_) => "degraded",
+            Self::Waiting(_) => "waiting",
             Self::Failed(_) => "failed",
             Self::Deactivating => "deactivating",
         }
     }
 
-    /// Why the mount has failed; empty otherwise.
+    /// Why the mount has failed, or does not work as it should; empty otherwise.
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Failed(reason) => reason,
+            Self::Failed(reason)
+            | Self::Throttled(reason)
+            | Self::Frozen(reason)
+            | Self::Degraded(reason)
+            | Self::Waiting(reason) => reason,
             Self::Activating | Self::Active | Self::Deactivating => "",
         }
     }
@@ -92,6 +138,8 @@ pub(crate) struct Placement {
     pub(crate) leaf: String,
     /// The cap in bytes, where it is a share of the target's limit.
     pub(crate) cap: Option<Bytes>,
+    /// When the mount was made, in microseconds since 1970.
+    pub(crate) made_usec: u64,
     /// The store's process.
     pub(crate) store_pid: Option<u32>,
 }
@@ -101,6 +149,8 @@ pub(crate) struct Placement {
 pub(crate) struct MountView {
     /// What was decided about it.
     pub(crate) policy: Arc<MountPolicy>,
+    /// The same without what was changed at run time.
+    pub(crate) base: Arc<MountPolicy>,
     /// Where that comes from.
     pub(crate) source: Source,
     /// How it is.
@@ -112,7 +162,8 @@ pub(crate) struct MountView {
 impl MountView {
     /// A mount of which nothing is made yet.
     pub(crate) fn new(policy: MountPolicy, source: Source) -> Self {
-        Self { policy: Arc::new(policy), source, state: State::Activating, placement: None }
+        let policy = Arc::new(policy);
+        Self { base: Arc::clone(&policy), policy, source, state: State::Activating, placement: None }
     }
 
     /// The cap in bytes: `Ok(None)` where there is none, `Err(())` where it is a share that was not resolved.
@@ -130,6 +181,12 @@ impl MountView {
     pub(crate) fn place(&self) -> &str {
         self.placement.as_ref().map_or(&self.policy.place, |placement| &placement.mounted_on)
     }
+}
+
+/// The keys in which two policies of one mount differ and that cannot change while it is there.
+pub(crate) fn fixed_keys(old: &MountPolicy, new: &MountPolicy) -> Vec<&'static str> {
+    let new = new.patched(PolicyPatch::between(new, old));
+    changed_keys(old, &new)
 }
 
 /// The keys in which two policies of one mount differ, as they are written in its file.
@@ -158,20 +215,21 @@ pub(crate) fn changed_keys(old: &MountPolicy, new: &MountPolicy) -> Vec<&'static
 
 /// The daemon's status in a few words: "2 mounts active, 1 failed".
 pub(crate) fn summarize<'a>(states: impl IntoIterator<Item = &'a State>) -> String {
-    let (mut active, mut failed, mut other) = (0usize, 0usize, 0usize);
+    let (mut active, mut waiting, mut failed, mut other) = (0usize, 0usize, 0usize, 0usize);
     for state in states {
         match state {
-            State::Active => active += 1,
+            State::Waiting(_) => waiting += 1,
+            state if state.has_store() => active += 1,
             State::Failed(_) => failed += 1,
-            State::Activating | State::Deactivating => other += 1,
+            _ => other += 1,
         }
     }
-    if active + failed + other == 0 {
+    if active + waiting + failed + other == 0 {
         return "no mounts configured".to_owned();
     }
     let mounts = if active == 1 { "mount" } else { "mounts" };
     let mut text = format!("{active} {mounts} active");
-    for (count, word) in [(failed, "failed"), (other, "changing")] {
+    for (count, word) in [(waiting, "waiting"), (failed, "failed"), (other, "changing")] {
         if count > 0 {
             text.push_str(&format!(", {count} {word}"));
         }
@@ -196,9 +254,22 @@ mod tests {
             (State::Active, Event::Ending, Some(State::Deactivating)),
             (State::Active, Event::StoreLost("why".into()), Some(failed())),
             (State::Active, Event::Ended, None),
+            (State::Active, Event::Health(Health::Frozen("why".into())), Some(State::Frozen("why".into()))),
+            (State::Frozen("x".into()), Event::Health(Health::Fine), Some(State::Active)),
+            (State::Degraded("x".into()), Event::StoreLost("why".into()), Some(failed())),
+            (State::Throttled("x".into()), Event::Ending, Some(State::Deactivating)),
+            (State::Deactivating, Event::Health(Health::Fine), Some(State::Deactivating)),
             (State::Active, not(false), Some(State::Active)),
             (failed(), Event::Ending, Some(State::Deactivating)),
             (failed(), Event::Attached, Some(failed())),
+            (failed(), Event::Recovered, Some(State::Active)),
+            (State::Active, Event::Waiting("w".into()), Some(State::Waiting("w".into()))),
+            (State::Waiting("w".into()), Event::Health(Health::Fine), Some(State::Waiting("w".into()))),
+            (State::Waiting("w".into()), Event::Entered, Some(State::Active)),
+            (State::Waiting("w".into()), Event::StoreLost("why".into()), Some(failed())),
+            (State::Waiting("w".into()), Event::Ending, Some(State::Deactivating)),
+            (State::Active, Event::Entered, Some(State::Active)),
+            (State::Deactivating, Event::Recovered, Some(State::Deactivating)),
             (State::Deactivating, Event::NotEnded("why".into()), Some(failed())),
             (State::Deactivating, Event::StoreLost("x".into()), Some(State::Deactivating)),
             (State::Deactivating, Event::Ended, None),
@@ -216,6 +287,7 @@ mod tests {
         assert!(changed_keys(&policy(), &policy()).is_empty());
         let other = MountPolicy { place: "/x".into(), mode: 0o700, reclaim: false, ..policy() };
         assert_eq!(changed_keys(&policy(), &other), ["where", "mode", "reclaim"]);
+        assert_eq!(fixed_keys(&policy(), &other), ["where", "mode"]);
     }
 
     #[test]
@@ -234,6 +306,7 @@ mod tests {
             (vec![], "no mounts configured"),
             (vec![State::Active], "1 mount active"),
             (vec![State::Active, State::Active, failed.clone()], "2 mounts active, 1 failed"),
+            (vec![State::Waiting(String::new())], "0 mounts active, 1 waiting"),
             (vec![failed, State::Activating], "0 mounts active, 1 failed, 1 changing"),
         ] {
             assert_eq!(summarize(&states), text);

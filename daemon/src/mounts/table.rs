@@ -16,6 +16,7 @@ use super::{
     state::{MountView, Source, summarize},
 };
 use crate::{
+    attach::backing::Backing,
     error::{DaemonError, Result},
     notify,
 };
@@ -25,6 +26,9 @@ const MAX_MOUNTS: usize = 1024;
 
 /// Questions that wait for the table, or for one actor.
 const QUEUE: usize = 64;
+
+/// What a target and the history tell one actor, and it has not read yet.
+const ORDERS: usize = 256;
 
 /// How long mounts that are being made or ended may take to stop when the daemon is about to exit.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -38,13 +42,15 @@ pub(crate) struct Request {
     pub(crate) source: Source,
     /// Whether it stays in the list if it cannot be made.
     pub(crate) keep_failed: bool,
+    /// Whether it is made also if its target is not there yet.
+    pub(crate) wait: bool,
 }
 
 /// A question to the table.
 #[derive(Debug)]
 enum Ask {
     Create(Box<Request>, oneshot::Sender<Result<()>>),
-    Adopt(Box<MountRecord>, Source, oneshot::Sender<Result<()>>),
+    Adopt(Box<(MountRecord, Option<Backing>)>, Source, oneshot::Sender<Result<()>>),
     Find(MountName, oneshot::Sender<Option<MountHandle>>),
     List(oneshot::Sender<Vec<MountHandle>>),
 }
@@ -76,9 +82,15 @@ impl TableHandle {
         self.ask(|reply| Ask::Create(Box::new(request), reply)).await?
     }
 
-    /// Finds a mount again that is on record; returns when it is clear what became of it.
-    pub(crate) async fn adopt(&self, record: MountRecord, source: Source) -> Result<()> {
-        self.ask(|reply| Ask::Adopt(Box::new(record), source, reply)).await?
+    /// Finds a mount again that is on record; returns when it is clear what became of it. `backing`: its data, if they
+    /// were kept.
+    pub(crate) async fn adopt(
+        &self,
+        record: MountRecord,
+        backing: Option<Backing>,
+        source: Source,
+    ) -> Result<()> {
+        self.ask(|reply| Ask::Adopt(Box::new((record, backing)), source, reply)).await?
     }
 
     /// The mount of this name.
@@ -149,10 +161,12 @@ impl Table {
         let shared = self.shared.clone();
         loop {
             tokio::select! {
-                Some(ask) = self.asks.recv() => self.answer(ask),
-                Some(notice) = self.notices.1.recv() => self.take(notice),
-                Some(_) = self.actors.join_next() => {}
+                // A mount whose end was told has no place here any more when its name is asked for again.
+                biased;
                 () = shared.stopped() => break,
+                Some(notice) = self.notices.1.recv() => self.take(notice),
+                Some(ask) = self.asks.recv() => self.answer(ask),
+                Some(_) = self.actors.join_next() => {}
             }
         }
         let Self { mut actors, notices, .. } = self;
@@ -168,13 +182,18 @@ impl Table {
         match ask {
             Ask::Create(request, reply) => match self.check(&request.policy) {
                 Ok(()) => {
-                    let Request { policy, source, keep_failed } = *request;
-                    self.spawn(policy, source, Start::Make { keep_failed }, reply);
+                    let Request { policy, source, keep_failed, wait } = *request;
+                    self.spawn(MountView::new(policy, source), Start::Make { keep_failed, wait }, reply);
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Ask::Adopt(record, source, reply) => {
-                self.spawn(record.policy.clone(), source, Start::Adopt(record), reply);
+            Ask::Adopt(found, source, reply) => {
+                let (record, backing) = *found;
+                let mut view = MountView::new(record.policy.clone(), source);
+                if let Some(base) = record.base.clone() {
+                    view.base = Arc::new(base);
+                }
+                self.spawn(view, Start::Adopt(Box::new(record), backing), reply);
             }
             Ask::Find(name, reply) => drop(reply.send(self.mounts.get(&name).cloned())),
             Ask::List(reply) => drop(reply.send(self.mounts.values().cloned().collect())),
@@ -203,16 +222,10 @@ impl Table {
         Ok(())
     }
 
-    fn spawn(
-        &mut self,
-        policy: MountPolicy,
-        source: Source,
-        start: Start,
-        settled: oneshot::Sender<Result<()>>,
-    ) {
-        let name = policy.name.clone();
+    fn spawn(&mut self, view: MountView, start: Start, settled: oneshot::Sender<Result<()>>) {
+        let name = view.policy.name.clone();
         let (asks, receiver) = mpsc::channel(QUEUE);
-        let (view, watched) = watch::channel(MountView::new(policy, source));
+        let (view, watched) = watch::channel(view);
         let handle = MountHandle { name: name.clone(), view: watched, asks };
         let actor = Actor {
             shared: self.shared.clone(),
@@ -220,6 +233,7 @@ impl Table {
             view,
             asks: receiver,
             notices: self.notices.0.clone(),
+            orders: mpsc::channel(ORDERS),
             assets: Assets::default(),
         };
         self.mounts.insert(name, handle);

@@ -18,6 +18,8 @@ pub(super) struct Undo {
     pub(super) slice: Option<Target>,
     /// The mount's record and socket.
     pub(super) record: Option<MountName>,
+    /// The store's line in the ledger.
+    pub(super) slot: Option<u32>,
     /// Directories that were made, which their owner removes.
     pub(super) made: MadeDirs,
     /// The store's unit.
@@ -46,6 +48,9 @@ impl Undo {
         {
             report(remove_socket(&name));
             report(record::remove(&name));
+            if let Some(slot) = self.slot.take() {
+                shared.ledger.0.release(slot);
+            }
         }
         if let Some(slice) = self.slice.take() {
             report(stop_slice(shared, &slice).await);

@@ -41,6 +41,8 @@ pub(crate) fn make_channel() -> Result<Channel> {
 pub(crate) fn make_listener(name: &MountName) -> Result<UnixListener> {
     let path = MountRecord::socket_path(name);
     remove_socket(name)?;
+    // A note for a mount of this name that is long gone.
+    remove(MountRecord::stop_path(name))?;
     let listener = UnixListener::bind(&path).map_err(DaemonError::io("listen on", &path))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
         .map_err(DaemonError::io("protect", path))?;
@@ -49,7 +51,10 @@ pub(crate) fn make_listener(name: &MountName) -> Result<UnixListener> {
 
 /// Removes the socket of `name`. One that is not there is no error.
 pub(crate) fn remove_socket(name: &MountName) -> Result<()> {
-    let path = MountRecord::socket_path(name);
+    remove(MountRecord::socket_path(name))
+}
+
+fn remove(path: String) -> Result<()> {
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(DaemonError::io("remove", path)(error))
@@ -82,24 +87,29 @@ pub(crate) fn send(
 mod tests {
     use std::io::IoSliceMut;
 
-    use memcharge_policy::{Sparse, link::StoreLimits};
+    use memcharge_policy::{
+        Sparse,
+        link::{Home, StoreLimits},
+    };
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
     use super::*;
 
     #[test]
-    fn the_message_arrives_with_four_descriptors() {
+    fn the_message_arrives_with_its_descriptors() {
         let limits = StoreLimits {
             cap: None,
             inodes: None,
             reserve: None,
             sparse: Sparse::Reserve,
             reclaim: true,
+            ask: false,
             deadline_usec: 1,
         };
         let channel = make_channel().unwrap();
         let stdin = std::io::stdin();
-        send(channel.daemon.as_fd(), &Handover { limits }, [stdin.as_fd(); 4]).unwrap();
+        let home = Home { leaf: "/t/x".to_owned(), target: "/t".to_owned(), target_id: 7, by_systemd: false };
+        send(channel.daemon.as_fd(), &Handover { limits, slot: 1, home }, [stdin.as_fd(); 6]).unwrap();
         drop(channel.daemon);
 
         let mut text = [0; MAX_MESSAGE];
@@ -111,7 +121,7 @@ mod tests {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds.count()),
             _ => None,
         });
-        assert_eq!(fds.sum::<usize>(), 4);
+        assert_eq!(fds.sum::<usize>(), HANDOVER_FDS.len());
         assert_eq!(serde_json::from_slice::<Handover>(&text[..got.bytes]).unwrap().limits, limits);
     }
 }

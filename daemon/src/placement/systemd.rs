@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use futures_util::StreamExt;
+use memcharge_policy::Target;
 use tokio::time::timeout;
 use zbus::{
     Connection,
@@ -34,6 +35,7 @@ trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn unref_unit(&self, name: &str) -> zbus::Result<()>;
     fn start_transient_unit(
         &self,
@@ -183,6 +185,32 @@ impl Systemd {
     pub(crate) async fn slice_cgroup(&self, slice: &str) -> Result<Option<String>> {
         let path = self.property::<String>(slice, "Slice", "ControlGroup").await?;
         Ok(Some(path).filter(|path| !path.is_empty()))
+    }
+
+    /// The cgroup of a service or a scope, or where it will be: where systemd puts one that it starts in the unit's slice.
+    pub(crate) async fn unit_cgroup(&self, unit: &str) -> Result<String> {
+        let loaded = timeout(UNIT_LIMIT, self.manager.load_unit(unit)).await;
+        let late =
+            |_| DaemonError::Late { what: format!("systemd's answer about {unit}"), limit: UNIT_LIMIT };
+        loaded.map_err(late)?.map_err(DaemonError::bus(format!("load {unit}")))?;
+        let interface = if unit.ends_with(".scope") { "Scope" } else { "Service" };
+        let path = self.property::<String>(unit, interface, "ControlGroup").await?;
+        if !path.is_empty() {
+            return Ok(path);
+        }
+        let slice = self.property::<String>(unit, interface, "Slice").await?;
+        let slice = if slice.is_empty() { "system.slice".to_owned() } else { slice };
+        let above = Target::Slice(slice).slice_path().unwrap_or_else(|| "/".to_owned());
+        Ok(format!("{}/{unit}", above.trim_end_matches('/')))
+    }
+
+    /// Whether a unit runs, or is about to: one that is being stopped does not.
+    pub(crate) async fn runs(&self, unit: &str) -> Result<bool> {
+        match self.property::<String>(unit, "Unit", "ActiveState").await {
+            Ok(state) => Ok(matches!(state.as_str(), "active" | "activating" | "reloading" | "refreshing")),
+            Err(DaemonError::Bus { source, .. }) if is_gone(&source) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Calls systemd and takes down which job came of it.

@@ -1,7 +1,10 @@
 //! The target of a mount: found, started if it is a slice, and asked whether a store fits in.
 
 use memcharge_cgroup::{Cgroup, Hierarchy, Sampler};
-use memcharge_policy::{Bytes, MountName, SizeCap, Target, admission::MACHINE_MARGIN, sample::Sample};
+use memcharge_policy::{
+    Bytes, KillScope, MountName, MountPolicy, OnFull, SizeCap, Target, admission::MACHINE_MARGIN,
+    sample::Sample,
+};
 
 use super::{raw::leaf_name, systemd::Systemd};
 use crate::error::{DaemonError, Result};
@@ -16,6 +19,8 @@ pub(crate) struct Site {
     pub(crate) cgroup: Cgroup,
     /// It and its ancestors at that moment.
     pub(crate) sample: Sample,
+    /// The ids of the levels of the sample.
+    pub(crate) level_ids: Vec<u64>,
 }
 
 /// The path of a target's cgroup.
@@ -29,8 +34,7 @@ pub(crate) async fn find_path(systemd: &Systemd, target: &Target) -> Result<Stri
                 why: "it has no cgroup".into(),
             })
         }
-        Target::Service(_) => Err(DaemonError::NotBuilt("a service as the target")),
-        Target::Scope(_) => Err(DaemonError::NotBuilt("a scope as the target")),
+        Target::Service(unit) | Target::Scope(unit) => systemd.unit_cgroup(unit).await,
     }
 }
 
@@ -40,9 +44,10 @@ pub(crate) fn open_site(hierarchy: &Hierarchy, path: &str) -> Result<Site> {
     if !cgroup.has_memory()? {
         return Err(memcharge_cgroup::CgroupError::NoMemoryController { path: path.to_owned() }.into());
     }
-    let sample = Sampler::open(hierarchy, path)?.sample()?;
+    let sampler = Sampler::open(hierarchy, path)?;
+    let sample = sampler.sample()?;
     check_room(&sample, path)?;
-    Ok(Site { cgroup, sample })
+    Ok(Site { cgroup, sample, level_ids: sampler.level_ids().collect() })
 }
 
 fn check_room(sample: &Sample, path: &str) -> Result<()> {
@@ -61,15 +66,42 @@ pub(crate) fn resolve_cap(size: Option<SizeCap>, sample: &Sample) -> Result<Opti
     cap.map(Some).ok_or_else(|| DaemonError::InvalidOption(no_limit.to_owned()))
 }
 
+/// Refuses a policy whose kill of a cgroup would take the store along: the processes of the target itself are in no
+/// cgroup below it that does not hold the store.
+pub(crate) fn check_scope(hierarchy: &Hierarchy, policy: &MountPolicy, target_path: &str) -> Result<()> {
+    if policy.on_full != OnFull::Kill || policy.kill.scope != KillScope::Cgroup {
+        return Ok(());
+    }
+    if !is_unit(&policy.target) && !hierarchy.open(target_path)?.has_own_procs()? {
+        return Ok(());
+    }
+    let (scope, way) = (
+        "scope = \"cgroup\"",
+        "give scope = \"process\", or a target whose processes are in cgroups below it",
+    );
+    Err(DaemonError::InvalidOption(format!(
+        "{scope} would kill the store: {target_path} has processes of its own beside it; {way}"
+    )))
+}
+
 /// Where the store of `name` will be, below `target_path`.
 pub(crate) fn leaf_path(name: &MountName, target: &Target, target_path: &str) -> String {
+    if is_unit(target) {
+        // A unit that is not delegated cannot be divided: the store is beside its processes.
+        return target_path.to_owned();
+    }
     let leaf = if is_raw(target) { leaf_name(name) } else { name.unit() };
     format!("{}/{leaf}", target_path.trim_end_matches('/'))
 }
 
+/// Whether the target is a unit that has processes of its own, and so comes and goes.
+pub(crate) fn is_unit(target: &Target) -> bool {
+    matches!(target, Target::Service(_) | Target::Scope(_))
+}
+
 /// Whether a store is moved into this target by hand.
 pub(crate) fn is_raw(target: &Target) -> bool {
-    matches!(target, Target::Path(_))
+    !matches!(target, Target::Slice(_))
 }
 
 #[cfg(test)]
@@ -110,5 +142,6 @@ mod tests {
         let leaf = |target: &str, path: &str| leaf_path(&name, &target.parse().unwrap(), path);
         assert_eq!(leaf("a.slice", "/a.slice"), "/a.slice/memcharge-store-m.service");
         assert_eq!(leaf("/pod/x", "/pod/x"), "/pod/x/memcharge-m");
+        assert_eq!(leaf("db.service", "/system.slice/db.service"), "/system.slice/db.service");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::os::fd::BorrowedFd;
 
-use memcharge_policy::{MountName, Target};
+use memcharge_policy::{
+    MountName, Target,
+    link::{GIVEN_UP, HANDOVER_FDS},
+};
 use zbus::zvariant::{Fd, Value};
 
 /// The slice of stores whose target is not a unit.
@@ -20,6 +23,15 @@ const STOP_LIMIT_USEC: u64 = 5_000_000;
 /// So many files of a mount can be open at once. The kernel doubles a process' table of descriptors in one charge, which
 /// must stay below what the store leaves free of its target when it opens a file: 256 KiB, for this number.
 const FILE_LIMIT: u64 = 1 << 15;
+
+/// systemd keeps so many descriptors for a store that is killed: those of the handover and the state.
+const KEPT_FDS: u32 = HANDOVER_FDS.len() as u32 + 1;
+
+/// How long systemd waits before it starts a store again.
+const RESTART_USEC: u64 = 100_000;
+
+/// A store that says nothing for so long is stuck. Its requests show at a quarter of this.
+const WATCHDOG_USEC: u64 = 120_000_000;
 
 /// "Never killed by the OOM killer".
 const UNKILLABLE: i32 = -1000;
@@ -50,6 +62,7 @@ pub(crate) fn store_properties<'a>(
 ) -> Vec<Property<'a>> {
     let arguments = |verb: &str| vec![store.to_owned(), verb.to_owned(), name.to_string()];
     let start = vec![(store.to_owned(), arguments("serve"), false)];
+    let stop = vec![(store.to_owned(), arguments("stop"), vec!["privileged".to_owned()])];
     let end = vec![(store.to_owned(), arguments("end"), vec!["privileged".to_owned()])];
     let slice = match target {
         Target::Slice(slice) => slice.clone(),
@@ -59,17 +72,23 @@ pub(crate) fn store_properties<'a>(
         ("Description", format!("memcharge mount {name}, charged to {target}").into()),
         // Keeps the unit until its result was read, should it fail.
         ("AddRef", true.into()),
-        ("Type", if matches!(target, Target::Path(_)) { "exec" } else { "notify" }.into()),
+        ("Type", if matches!(target, Target::Slice(_)) { "notify" } else { "exec" }.into()),
         ("NotifyAccess", "main".into()),
         ("ExecStart", start.into()),
+        ("ExecStopEx", stop.into()),
         ("ExecStopPostEx", end.into()),
         ("Slice", slice.into()),
         // `systemctl isolate` stops what the new target does not ask for; data must not go that way.
         ("IgnoreOnIsolate", true.into()),
         ("PartOf", vec![GROUP].into()),
         ("Wants", vec![GROUP].into()),
-        // So that whoever stops the group waits for the stores.
-        ("After", vec![GROUP].into()),
+        // At shutdown a store is what a mount is: it ends when all services have ended that may use it, and before systemd
+        // unmounts what is left, which fails on a busy mount. A service's own dependencies would end it at once.
+        ("DefaultDependencies", false.into()),
+        ("Conflicts", vec!["shutdown.target"].into()),
+        ("Before", vec!["basic.target", "shutdown.target"].into()),
+        // And whoever stops the group waits for the stores.
+        ("After", vec![GROUP, "sysinit.target"].into()),
         ("StandardInputFileDescriptor", Value::Fd(Fd::from(stdin))),
         ("StandardOutput", "journal".into()),
         ("StandardError", "journal".into()),
@@ -79,13 +98,21 @@ pub(crate) fn store_properties<'a>(
 }
 
 fn limits() -> Vec<Property<'static>> {
+    let no_restart = (vec![0i32, i32::from(GIVEN_UP)], Vec::<i32>::new());
     let capabilities: u64 = CAPABILITIES.iter().map(|(_, number)| 1 << number).sum();
     vec![
         ("TimeoutStartUSec", START_LIMIT_USEC.into()),
         ("TimeoutStopUSec", STOP_LIMIT_USEC.into()),
         ("CollectMode", "inactive-or-failed".into()),
         ("KillMode", "mixed".into()),
-        ("Restart", "no".into()),
+        // A store that is killed goes on with what systemd keeps. After an end of the mount there is nothing to go on with.
+        ("Restart", "always".into()),
+        ("RestartUSec", RESTART_USEC.into()),
+        ("RestartPreventExitStatus", no_restart.into()),
+        // A unit that has failed for good would lose what is kept.
+        ("StartLimitIntervalUSec", 0u64.into()),
+        ("FileDescriptorStoreMax", KEPT_FDS.into()),
+        ("WatchdogUSec", WATCHDOG_USEC.into()),
         ("OOMScoreAdjust", UNKILLABLE.into()),
         ("OOMPolicy", "continue".into()),
         ("MemoryAccounting", true.into()),
@@ -142,7 +169,10 @@ mod tests {
                 r#"a(sasas) [("/usr/libexec/store", ["/usr/libexec/store", "end", "m.1"], ["privileged"])]"#,
             ),
             ("Slice", r#"s "a-b.slice""#),
+            ("RestartPreventExitStatus", "(aiai) ([0, 70], @ai [])"),
+            ("FileDescriptorStoreMax", "u uint32 7"),
             ("PartOf", r#"as ["memcharge.target"]"#),
+            ("DefaultDependencies", "b false"),
             ("OOMScoreAdjust", "i -1000"),
             ("MemorySwapMax", "t uint64 0"),
             ("LimitMEMLOCK", "t uint64 18446744073709551615"),

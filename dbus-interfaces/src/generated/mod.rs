@@ -3,3 +3,4 @@
 
 pub(crate) mod manager;
 pub(crate) mod mount;
+pub(crate) mod target;

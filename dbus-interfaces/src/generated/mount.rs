@@ -39,12 +39,39 @@ pub const PROPERTIES: [&str; 32] = [
 ];
 
 /// Calls `org.memcharge.Memcharge1.Mount`.
+/// Mounts the data of a mount again whose State is failed because its store was given up; returns when the mount is usable. Files that were open stay in error. Refused (Error.Failed) where there is nothing to recover.
 #[proxy(
     interface = "org.memcharge.Memcharge1.Mount",
     default_service = "org.memcharge.Memcharge1",
     assume_defaults = true
 )]
 pub trait Mount {
+    /// Recover method
+    fn recover(&self) -> zbus::Result<()>;
+
+    /// RevertPolicy method
+    ///
+    /// Goes back to the policy of the file, or to that of the call of Mount.
+    fn revert_policy(&self) -> zbus::Result<()>;
+
+    /// SetPolicy method
+    ///
+    /// Changes the policy at run time, not in the file; answers when the store has it, with the number of changes so far. Options: OnFull, Reserve, Reclaim, DeadlineUSec, SizeMax, InodesMax, KillVictim, KillScope, KillProtect, KillCooldownUSec, with the types of the properties; SizeMax may also be s, as in Mount. The other options of Mount are refused, with what must be done instead (Error.InvalidOption), as is a SizeMax below what is in use (Error.TooSmall). Nothing is changed where one option is refused.
+    fn set_policy(
+        &self,
+        options: std::collections::HashMap<&str, &zbus::zvariant::Value<'_>>,
+    ) -> zbus::Result<u64>;
+
+    /// Outcome signal
+    ///
+    /// An arbitration of this mount has ended and is recorded; details are the event.
+    #[zbus(signal)]
+    fn outcome(
+        &self,
+        outcome: &str,
+        details: std::collections::HashMap<&str, zbus::zvariant::Value<'_>>,
+    ) -> zbus::Result<()>;
+
     /// Backend property
     ///
     /// How the mount works: always "redirect".
@@ -53,7 +80,7 @@ pub trait Mount {
 
     /// ChargedBytes property
     ///
-    /// What the store's cgroup is charged: files, metadata and the store itself.
+    /// What the store's cgroup is charged: files, metadata and the store itself. In a slice a store that was restarted has a new cgroup; what was allocated before is in the target's figures alone.
     #[zbus(property(emits_changed_signal = "false"))]
     fn charged_bytes(&self) -> zbus::Result<u64>;
 
@@ -65,7 +92,7 @@ pub trait Mount {
 
     /// Denials property
     ///
-    /// Refusals since the store was started.
+    /// Refusals since the mount was made.
     #[zbus(property(emits_changed_signal = "false"))]
     fn denials(&self) -> zbus::Result<u64>;
 
@@ -131,13 +158,13 @@ pub trait Mount {
 
     /// Kills property
     ///
-    /// Processes killed for this mount since the store was started.
+    /// Processes killed for this mount since it was made.
     #[zbus(property(emits_changed_signal = "false"))]
     fn kills(&self) -> zbus::Result<u64>;
 
     /// LastOutcome property
     ///
-    /// The last recorded arbitration; empty: none.
+    /// The last recorded arbitration, with the keys of an event (see the contract of the manager); empty: none.
     #[zbus(property(emits_changed_signal = "false"))]
     fn last_outcome(&self) -> zbus::Result<std::collections::HashMap<String, zbus::zvariant::OwnedValue>>;
 
@@ -191,13 +218,13 @@ pub trait Mount {
 
     /// State property
     ///
-    /// activating, active, failed or deactivating. (waiting, throttled, frozen and degraded are reserved.)
+    /// activating, active, throttled (the target or a cgroup above it is over its memory.high, so the kernel slows its tasks down), frozen (the target's tasks do not run, so the mount does not answer), degraded (the target cannot be read or the store is not in it, so nothing grows), waiting (the target is not there, or has no tasks; nothing grows until it has), failed or deactivating.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
 
     /// StateReason property
     ///
-    /// Why the mount has failed; empty otherwise.
+    /// Why the mount is not simply active; empty where there is nothing to say.
     #[zbus(property)]
     fn state_reason(&self) -> zbus::Result<String>;
 

@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{Fs, magic_path};
-use crate::gate::Patience;
+use crate::{case::Case, inodes::InodeFd};
 
 /// What a client wants changed.
 #[derive(Debug, Clone, Default)]
@@ -28,12 +28,13 @@ pub(crate) struct Change {
 
 impl Fs {
     /// Reads an inode's attributes.
-    pub(crate) fn getattr(&self, ino: u64) -> Result<Stat, Errno> {
+    pub(crate) fn getattr(&self, case: &Case, ino: u64) -> Result<Stat, Errno> {
+        self.may_find(case, ino)?;
         rustix::fs::fstat(self.inodes.path_fd(&self.backing, ino)?)
     }
 
     /// Changes an inode's attributes. Growing a file passes the gate.
-    pub(crate) fn setattr(&self, ino: u64, change: Change) -> Result<Stat, Errno> {
+    pub(crate) fn setattr(&self, case: &Case, ino: u64, change: Change) -> Result<Stat, Errno> {
         let fd = self.inodes.path_fd(&self.backing, ino)?;
         // The owner first: chown clears the set-id bits, which the mode may set again.
         if change.uid.is_some() || change.gid.is_some() {
@@ -41,11 +42,15 @@ impl Fs {
             rustix::fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if let Some(mode) = change.mode {
-            rustix::fs::chmod(magic_path(&fd), Mode::from_raw_mode(mode & 0o7777))?;
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            match &fd {
+                InodeFd::Found(fd) => rustix::fs::chmod(magic_path(fd), mode),
+                fd => rustix::fs::fchmod(fd, mode),
+            }?;
         }
         if let Some(size) = change.size {
             let file = self.inodes.data_fd(&self.backing, ino)?;
-            self.resize(file.as_fd(), size)?;
+            self.resize(case, file.as_fd(), size)?;
         }
         if let Some(times) = change.times {
             set_times(fd.as_fd(), &times)?;
@@ -55,16 +60,16 @@ impl Fs {
 
     /// Sets a file's length. Under `reserve` all its new pages are allocated first; under `sigbus` those from the
     /// front that are admitted.
-    fn resize(&self, file: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
+    fn resize(&self, case: &Case, file: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(file)?;
         let old = stat.st_size as u64;
         if size > old {
             match self.gate.sparse() {
-                Sparse::Reserve => self.allocate_growth(file, &stat, size, &Patience::default())?,
-                Sparse::Sigbus => self.allocate_front(file, old, size)?,
+                Sparse::Reserve => self.allocate_growth(file, &stat, size, case)?,
+                Sparse::Sigbus => self.allocate_front(case, file, old, size)?,
             }
         }
-        rustix::fs::ftruncate(file, size).map_err(|e| self.out_of_memory(e))?;
+        rustix::fs::ftruncate(file, size)?;
         if size < old {
             self.gate.tighten(&self.backing);
         }

@@ -7,10 +7,7 @@ use std::{
     ffi::OsStr,
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use rustix::{
@@ -19,6 +16,7 @@ use rustix::{
 };
 
 use super::Fs;
+use crate::{case::Case, memory};
 
 /// What is read from the backing at once, in bytes.
 const BATCH: usize = 4096;
@@ -33,22 +31,31 @@ pub(super) struct OpenDir {
 /// beyond is read through a descriptor that is made for each reading.
 const MAX_OPEN: usize = 1024;
 
+/// So many entries of the table fit into the heap's cushion together with what else uses it.
+const CUSHION_DIRS: usize = 128;
+
 /// The handle of a directory without a descriptor.
 const NO_HANDLE: u64 = 0;
 
-/// Handles count up from 1.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// The first handle of the mount's store number `generation`. A handle of an earlier store names no directory of this
+/// one: it is read as one without a descriptor.
+pub(super) fn first_handle(generation: u64) -> u64 {
+    (generation << 32) + 1
+}
 
 impl Fs {
     /// Opens a directory. Returns its handle.
-    pub(crate) fn opendir(&self, ino: u64) -> Result<u64, Errno> {
-        self.gate.lookup()?;
+    pub(crate) fn opendir(&self, case: &Case, ino: u64) -> Result<u64, Errno> {
+        self.gate.lookup(&self.backing, case)?;
         let mut dirs = self.open_dirs();
         if dirs.len() >= MAX_OPEN {
             return Ok(NO_HANDLE);
         }
         let fd = self.inodes.dir_fd(&self.backing, ino)?;
-        let handle = NEXT.fetch_add(1, Ordering::Relaxed);
+        if dirs.len().is_multiple_of(CUSHION_DIRS) {
+            memory::renew_cushion();
+        }
+        let handle = self.next_dir.fetch_add(1, Ordering::Relaxed);
         dirs.insert(handle, Arc::new(OpenDir { fd: Mutex::new(fd) }));
         Ok(handle)
     }
@@ -57,6 +64,7 @@ impl Fs {
     /// returns `true` (full) or the directory ends.
     pub(crate) fn readdir(
         &self,
+        case: &Case,
         ino: u64,
         handle: u64,
         offset: u64,
@@ -65,7 +73,10 @@ impl Fs {
         let known = self.open_dirs().get(&handle).map(Arc::clone);
         let dir = match known {
             Some(dir) => dir,
-            None => Arc::new(OpenDir { fd: Mutex::new(self.inodes.dir_fd(&self.backing, ino)?) }),
+            None => {
+                self.may_find(case, ino)?;
+                Arc::new(OpenDir { fd: Mutex::new(self.inodes.dir_fd(&self.backing, ino)?) })
+            }
         };
         let fd = dir.fd.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::fs::seek(&*fd, SeekFrom::Start(offset))?;

@@ -14,10 +14,9 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::ffi::OsStrExt,
     },
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
-use fuser::BackingId;
 use rustix::{fs::Stat, io::Errno};
 
 pub(crate) use attr::Change;
@@ -26,9 +25,12 @@ pub(crate) use names::{Caller, NewKind};
 use crate::{
     backing::Backing,
     buffers::Buffers,
+    case::Case,
     gate::Gate,
     handle::Handle,
     inodes::{Inodes, Opened},
+    keep::Run,
+    reports::Told,
 };
 
 /// The largest request for data that a client may make at once, in bytes. The kernel splits larger ones.
@@ -41,6 +43,7 @@ pub(crate) struct Fs {
     inodes: Inodes,
     buffers: Buffers,
     dirs: Mutex<BTreeMap<u64, Arc<dirs::OpenDir>>>,
+    next_dir: AtomicU64,
 }
 
 /// An inode as the kernel gets to know it.
@@ -52,14 +55,16 @@ pub(crate) struct Entry {
 }
 
 impl Fs {
-    /// Semantics over `backing`, with growth through `gate`, for `threads` serving threads.
-    pub(crate) fn new(backing: Backing, gate: Gate, threads: usize) -> Self {
+    /// Semantics over `backing`, with growth through `gate`, for `threads` serving threads. This is the mount's store
+    /// number `generation`.
+    pub(crate) fn new(backing: Backing, gate: Gate, inodes: Inodes, threads: usize, generation: u64) -> Self {
         Self {
             backing,
             gate,
-            inodes: Inodes::default(),
+            inodes,
             buffers: Buffers::new(threads, MAX_READ),
             dirs: Mutex::default(),
+            next_dir: AtomicU64::new(dirs::first_handle(generation)),
         }
     }
 
@@ -73,19 +78,31 @@ impl Fs {
         &self.gate
     }
 
+    /// Ends a request: a refusal is counted and told, and the kernel's ENOMEM is ENOSPC to clients.
+    pub(crate) fn close<T>(&self, case: &Case, result: Result<T, Errno>) -> (Result<T, Errno>, Told<'_>) {
+        self.gate.close(&self.backing, case, result)
+    }
+
+    /// Admits what needs a descriptor of an inode for a moment: one that no client has open is opened for it, which costs
+    /// the target.
+    fn may_find(&self, case: &Case, ino: u64) -> Result<(), Errno> {
+        if self.inodes.is_open(ino) { Ok(()) } else { self.gate.lookup(&self.backing, case) }
+    }
+
     /// Opens a regular file for a client.
-    pub(crate) fn open(
-        &self,
-        ino: u64,
-        register: impl FnOnce(BorrowedFd<'_>) -> Result<BackingId, Errno>,
-    ) -> Result<Arc<Opened>, Errno> {
-        self.gate.lookup()?;
-        self.inodes.open(&self.backing, ino, register).map_err(|e| self.out_of_memory(e))
+    pub(crate) fn open(&self, case: &Case, ino: u64) -> Result<Arc<Opened>, Errno> {
+        self.gate.lookup(&self.backing, case)?;
+        self.inodes.open(&self.backing, ino, &case.run)
+    }
+
+    /// What an earlier store has opened, for an answer that was not given.
+    pub(crate) fn opened(&self, ino: u64) -> Result<Arc<Opened>, Errno> {
+        self.inodes.reopen(&self.backing, ino)
     }
 
     /// A client has closed a file.
-    pub(crate) fn release(&self, ino: u64) {
-        if self.inodes.release(ino) {
+    pub(crate) fn release(&self, ino: u64, run: &Run) {
+        if self.inodes.release(ino, run) {
             self.gate.tighten(&self.backing);
         }
     }
@@ -95,18 +112,6 @@ impl Fs {
         self.inodes.forget(ino, count);
     }
 
-    /// The kernel's ENOMEM for a charge that the target's limit refuses (nobody is killed for a process that the OOM
-    /// killer spares) is ENOSPC to clients, and counts as a refusal.
-    fn out_of_memory(&self, e: Errno) -> Errno {
-        match e {
-            Errno::NOMEM | Errno::NOSPC => {
-                self.gate.count_denial();
-                Errno::NOSPC
-            }
-            e => e,
-        }
-    }
-
     /// Tells the kernel of an inode: reads its attributes and takes a reference.
     fn entry(&self, parent: BorrowedFd<'_>, name: &CStr) -> Result<Entry, Errno> {
         // Parallel lookups may meet a rename of the same name: both answers must be of one inode.
@@ -114,10 +119,16 @@ impl Fs {
             let stat = rustix::fs::statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
             let handle = Handle::of(parent, name)?;
             if handle.ino() == stat.st_ino {
-                self.inodes.remember(handle);
+                self.inodes.remember(handle)?;
                 return Ok(Entry { stat, generation: handle.generation() });
             }
         }
+    }
+
+    /// An inode that an earlier store has told the kernel of, for an answer that was not given.
+    pub(crate) fn known(&self, ino: u64) -> Result<Entry, Errno> {
+        let stat = rustix::fs::fstat(self.inodes.path_fd(&self.backing, ino)?)?;
+        Ok(Entry { stat, generation: self.inodes.generation(ino)? })
     }
 }
 
@@ -127,6 +138,7 @@ fn c_name(name: &OsStr) -> Result<CString, Errno> {
 }
 
 /// The path that leads to what `fd` has open, for system calls that take no `O_PATH` descriptor.
-fn magic_path(fd: impl AsFd) -> String {
+/// It is only good while `fd` is open, so it takes no descriptor over.
+fn magic_path<F: AsFd>(fd: &F) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }

@@ -1,8 +1,8 @@
 //! Extended attributes, POSIX ACLs among them (the kernel passes those through as attributes).
 
 use std::{
-    ffi::OsStr,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    ffi::{CStr, OsStr},
+    os::fd::AsFd,
 };
 
 use rustix::{
@@ -11,12 +11,13 @@ use rustix::{
 };
 
 use super::{Caller, Fs, c_name, magic_path};
+use crate::{case::Case, inodes::InodeFd, keep::Run};
 
 /// The longest value and the longest list of names, in bytes (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const MAX: usize = 64 << 10;
 
 /// The attribute that holds a file's ACL.
-const ACCESS_ACL: &str = "system.posix_acl_access";
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// Attributes that only privileged callers get to see in a list.
 const TRUSTED: &[u8] = b"trusted.";
@@ -25,56 +26,100 @@ impl Fs {
     /// Sets an attribute; `flags` are setxattr(2)'s.
     pub(crate) fn setxattr(
         &self,
+        case: &Case,
         caller: Caller,
         ino: u64,
         name: &OsStr,
         value: &[u8],
         flags: i32,
     ) -> Result<(), Errno> {
-        self.gate.metadata()?;
+        self.gate.metadata(&self.backing, case)?;
         let inode = self.inodes.path_fd(&self.backing, ino)?;
-        if name == ACCESS_ACL && caller.uid != 0 {
+        let name = c_name(name)?;
+        let mut flags = XattrFlags::from_bits_retain(flags as u32);
+        if flags.contains(XattrFlags::CREATE) {
+            match has_attribute(&inode, &name) {
+                // Made by this very request, when a store that was killed ran it.
+                Ok(()) if case.run.armed().is_some() => flags.remove(XattrFlags::CREATE),
+                Ok(()) => return Err(Errno::EXIST),
+                Err(Errno::NODATA) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if name.as_bytes() == ACCESS_ACL && caller.uid != 0 {
             drop_foreign_set_gid(&inode, caller)?;
         }
-        let flags = XattrFlags::from_bits_retain(flags as u32);
-        rustix::fs::setxattr(magic_path(&inode), c_name(name)?, value, flags)
-            .map_err(|e| self.out_of_memory(e))
+        case.run.arm(0);
+        match &inode {
+            InodeFd::Found(fd) => rustix::fs::setxattr(magic_path(fd), name, value, flags),
+            fd => rustix::fs::fsetxattr(fd, name, value, flags),
+        }
     }
 
     /// Passes an attribute's value to `with`.
     pub(crate) fn getxattr<T>(
         &self,
+        case: &Case,
         ino: u64,
         name: &OsStr,
         with: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, Errno> {
+        self.may_find(case, ino)?;
         let inode = self.inodes.path_fd(&self.backing, ino)?;
         let mut buffer = self.buffers.take();
-        let length = rustix::fs::getxattr(magic_path(&inode), c_name(name)?, &mut buffer[..MAX])?;
+        let length = get_attribute(&inode, &c_name(name)?, &mut buffer[..MAX])?;
         Ok(with(&buffer[..length]))
     }
 
     /// Passes the names of all attributes, each with a zero byte behind it, to `with`.
     pub(crate) fn listxattr<T>(
         &self,
+        case: &Case,
         ino: u64,
         privileged: bool,
         with: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, Errno> {
+        self.may_find(case, ino)?;
         let inode = self.inodes.path_fd(&self.backing, ino)?;
         let mut buffer = self.buffers.take();
-        let mut length = rustix::fs::listxattr(magic_path(&inode), &mut buffer[..MAX])?;
+        let mut length = match &inode {
+            InodeFd::Found(fd) => rustix::fs::listxattr(magic_path(fd), &mut buffer[..MAX]),
+            fd => rustix::fs::flistxattr(fd, &mut buffer[..MAX]),
+        }?;
         if !privileged {
             length = without_trusted(&mut buffer[..length]);
         }
         Ok(with(&buffer[..length]))
     }
 
-    /// Removes an attribute.
-    pub(crate) fn removexattr(&self, ino: u64, name: &OsStr) -> Result<(), Errno> {
+    /// Removes an attribute. Never refused at the limit: it gives memory back.
+    pub(crate) fn removexattr(&self, run: &Run, ino: u64, name: &OsStr) -> Result<(), Errno> {
         let inode = self.inodes.path_fd(&self.backing, ino)?;
-        rustix::fs::removexattr(magic_path(&inode), OsStr::from_bytes(c_name(name)?.as_bytes()))
+        let name = c_name(name)?;
+        match has_attribute(&inode, &name) {
+            // Removed by this very request, when a store that was killed ran it.
+            Err(Errno::NODATA) if run.armed().is_some() => return Ok(()),
+            Err(e) => return Err(e),
+            Ok(()) => run.arm(0),
+        }
+        match &inode {
+            InodeFd::Found(fd) => rustix::fs::removexattr(magic_path(fd), name.as_c_str()),
+            fd => rustix::fs::fremovexattr(fd, name.as_c_str()),
+        }
     }
+}
+
+/// Reads an attribute: by the descriptor, if it is more than an `O_PATH` one. The way through `/proc` makes entries in the
+/// kernel, on the target's bill, and the kernel asks for `security.capability` at the first write to each open file.
+fn get_attribute(inode: &InodeFd<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+    match inode {
+        InodeFd::Found(fd) => rustix::fs::getxattr(magic_path(fd), name, buffer),
+        fd => rustix::fs::fgetxattr(fd, name, buffer),
+    }
+}
+
+fn has_attribute(inode: &InodeFd<'_>, name: &CStr) -> Result<(), Errno> {
+    get_attribute(inode, name, &mut []).map(drop)
 }
 
 /// An ACL set by somebody outside of the file's group takes its set-group-id bit away. The request does not tell of

@@ -104,7 +104,7 @@ pub(super) fn open_flags(access: OpenAccMode) -> FopenFlags {
     }
 }
 
-pub(super) fn to_os(e: &io::Error) -> Os {
+pub(crate) fn to_os(e: &io::Error) -> Os {
     Os::from_io_error(e).unwrap_or(Os::IO)
 }
 

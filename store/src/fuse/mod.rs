@@ -1,33 +1,35 @@
-//! The FUSE edge: decodes a request, calls [`Fs`], replies. Nothing is decided here but how long the kernel may
+//! The FUSE edge: decodes a request, calls [`crate::fs::Fs`], replies. Nothing is decided here but how long the kernel may
 //! remember an answer and how an open file works.
 
 use std::{
     ffi::{CString, OsStr},
     io,
-    os::{fd::BorrowedFd, unix::ffi::OsStrExt},
+    os::unix::ffi::OsStrExt,
     path::Path,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use fuser::{
-    BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
-use rustix::io::Errno as Os;
+use memcharge_policy::outcome::Operation;
 
 mod convert;
+mod negotiate;
 mod reply;
+mod serve;
 
-use convert::{attributes, caller, errno, kind, open_flags, timestamps, to_os};
+pub(crate) use convert::to_os;
+use convert::{attributes, caller, errno, kind, open_flags, timestamps};
+pub(crate) use negotiate::{ask_again, request_again};
 use reply::{reply_empty, reply_entry, reply_xattr};
+pub(crate) use serve::Adapter;
+use serve::Memory;
 
-use crate::{
-    fs::{Change, Fs, NewKind},
-    inodes::Opened,
-};
+use crate::fs::{Change, Entry, NewKind};
 
 /// How long the kernel may remember a name: for good, since nobody but this mount's clients changes names.
 const NAME_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -36,74 +38,27 @@ const NAME_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// kernel's FUSE side knowing; it shows after this time.
 const ATTR_TTL: Duration = Duration::from_secs(1);
 
-/// What must be negotiated, and since when the kernel has it.
-const NEEDED: [(InitFlags, &str); 2] =
-    [(InitFlags::FUSE_PASSTHROUGH, "passthrough"), (InitFlags::FUSE_HAS_RESEND, "resending of requests")];
-
-/// What is negotiated beside, where the kernel has it.
-///
-/// Not FUSE_ASYNC_DIO: the kernel would send the pieces of one asynchronous write at once and without the inode's lock,
-/// and turn a short count into EIO.
-const WANTED: [InitFlags; 5] = [
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_INIT_EXT,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-];
-
-/// The adapter.
-pub(crate) struct Adapter {
-    fs: Arc<Fs>,
-    max_write: u32,
-}
-
-impl Adapter {
-    /// An adapter to `fs` that takes writes of up to `max_write` bytes.
-    pub(crate) fn new(fs: Arc<Fs>, max_write: u32) -> Self {
-        Self { fs, max_write }
-    }
-}
-
 /// File handles carry nothing: a node id is enough to find a file, also after a restart.
 const NO_HANDLE: FileHandle = FileHandle(0);
 
-impl Adapter {
-    fn open_with(
-        &self,
-        ino: u64,
-        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
-    ) -> Result<Arc<Opened>, Os> {
-        self.fs.open(ino, |file| register(file).map_err(|e| to_os(&e)))
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for (flag, what) in NEEDED {
-            config.add_capabilities(flag).map_err(|_| io::Error::new(io::ErrorKind::Unsupported, what))?;
-        }
-        for flag in WANTED {
-            // Absent ones are told apart later, by the requests that never come.
-            let _ = config.add_capabilities(flag);
-        }
-        let refused = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        // One level: tmpfs below. An overlay may still be stacked on the mount.
-        config.set_max_stack_depth(1).map_err(refused)?;
-        config.set_max_write(self.max_write).map_err(refused)?;
-        Ok(())
+        negotiate::ask_for(config, self.max_write)
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply_entry(reply, self.fs.lookup(parent.0, name));
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (result, _after) =
+            self.serve(request, Operation::Look, |case| self.fs.lookup(case, parent.0, name));
+        reply_entry(reply, result);
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
         self.fs.forget(ino.0, nlookup);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.fs.getattr(ino.0) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (result, _after) = self.serve(request, Operation::Look, |case| self.fs.getattr(case, ino.0));
+        match result {
             Ok(stat) => reply.attr(&ATTR_TTL, &attributes(&stat)),
             Err(e) => reply.error(errno(e)),
         }
@@ -111,7 +66,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -128,14 +83,21 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let change = Change { mode, uid, gid, size, times: timestamps(atime, mtime) };
-        match self.fs.setattr(ino.0, change) {
+        let operation = if size.is_some() { Operation::Truncate } else { Operation::Change };
+        // The attributes are read again: they are what the change has led to.
+        let memory =
+            Memory { number: |_: &_| ino.0, again: |ino| self.fs.known(ino).map(|entry| entry.stat) };
+        let (result, _after) =
+            self.effect(request, operation, memory, |case| self.fs.setattr(case, ino.0, change));
+        match result {
             Ok(stat) => reply.attr(&ATTR_TTL, &attributes(&stat)),
             Err(e) => reply.error(errno(e)),
         }
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.fs.readlink(ino.0) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let (result, _after) = self.serve(request, Operation::Look, |case| self.fs.readlink(case, ino.0));
+        match result {
             Ok(target) => reply.data(target.as_bytes()),
             Err(e) => reply.error(errno(e)),
         }
@@ -151,7 +113,9 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply_entry(reply, self.fs.make(caller(request, umask), parent.0, name, mode, NewKind::Node(rdev)));
+        self.make(request, reply, |case| {
+            self.fs.make(case, caller(request, umask), parent.0, name, mode, NewKind::Node(rdev))
+        });
     }
 
     fn mkdir(
@@ -163,30 +127,35 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        reply_entry(reply, self.fs.make(caller(request, umask), parent.0, name, mode, NewKind::Directory));
+        self.make(request, reply, |case| {
+            self.fs.make(case, caller(request, umask), parent.0, name, mode, NewKind::Directory)
+        });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let Ok(target) = CString::new(target.as_os_str().as_bytes()) else {
             return reply.error(Errno::EINVAL);
         };
-        reply_entry(
-            reply,
-            self.fs.make(caller(request, 0), parent.0, name, 0o777, NewKind::Symlink(&target)),
-        );
+        self.make(request, reply, |case| {
+            self.fs.make(case, caller(request, 0), parent.0, name, 0o777, NewKind::Symlink(&target))
+        });
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.fs.unlink(parent.0, name));
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (result, _after) =
+            self.change(request, Operation::Change, |case| self.fs.unlink(&case.run, parent.0, name));
+        reply_empty(reply, result);
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.fs.rmdir(parent.0, name));
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (result, _after) =
+            self.change(request, Operation::Change, |case| self.fs.rmdir(&case.run, parent.0, name));
+        reply_empty(reply, result);
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -194,17 +163,27 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.fs.rename((parent.0, name), (newparent.0, newname), flags.bits()));
+        let (result, _after) = self.change(request, Operation::Make, |case| {
+            self.fs.rename(case, (parent.0, name), (newparent.0, newname), flags.bits())
+        });
+        reply_empty(reply, result);
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        reply_entry(reply, self.fs.link(ino.0, newparent.0, newname));
+    fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.make(request, reply, |case| self.fs.link(case, ino.0, newparent.0, newname));
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_with(ino.0, |file| reply.open_backing(file)) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let memory = Memory { number: |_: &_| ino.0, again: |ino| self.fs.opened(ino) };
+        let (result, _after) =
+            self.effect(request, Operation::Look, memory, |case| self.fs.open(case, ino.0));
+        match result {
             Ok(opened) => {
-                reply.opened_passthrough(NO_HANDLE, open_flags(flags.acc_mode()), &opened.backing_id)
+                // SAFETY: the kernel has given this id for the inode, and it lasts until the last release.
+                let id = unsafe { reply.wrap_backing(opened.backing_id) };
+                reply.opened_passthrough(NO_HANDLE, open_flags(flags.acc_mode()), &id);
+                // Not closed here: it is the inode's.
+                id.into_raw();
             }
             Err(e) => reply.error(errno(e)),
         }
@@ -221,33 +200,38 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let mode = libc::S_IFREG | (mode & 0o7777);
-        let entry = match self.fs.make(caller(request, umask), parent.0, name, mode, NewKind::Node(0)) {
-            Ok(entry) => entry,
-            Err(e) => return reply.error(errno(e)),
-        };
-        match self.open_with(entry.stat.st_ino, |file| reply.open_backing(file)) {
+        let again = |ino| Ok((self.fs.known(ino)?, self.fs.opened(ino)?));
+        let memory = Memory { number: |(entry, _): &(Entry, _)| entry.stat.st_ino, again };
+        let (created, _after) = self.effect(request, Operation::Make, memory, |case| {
+            let entry = self.fs.make(case, caller(request, umask), parent.0, name, mode, NewKind::Node(0))?;
+            let opened = self.fs.open(case, entry.stat.st_ino);
+            opened
+                .map_err(|e| self.fs.unmake(parent.0, name, entry.stat.st_ino, e))
+                .map(|opened| (entry, opened))
+        });
+        match created {
             // The name must be remembered for good, and both have one time here. The first write or truncate of the new
             // file makes the kernel ask for the attributes again.
-            Ok(opened) => reply.created_passthrough(
-                &NAME_TTL,
-                &attributes(&entry.stat),
-                Generation(entry.generation.into()),
-                NO_HANDLE,
-                open_flags(OpenFlags(flags).acc_mode()),
-                &opened.backing_id,
-            ),
-            Err(e) => {
-                // The kernel never learns of the inode, so its reference and its name are taken back here.
-                self.fs.forget(entry.stat.st_ino, 1);
-                let _ = self.fs.unlink(parent.0, name);
-                reply.error(errno(e));
+            Ok((entry, opened)) => {
+                // SAFETY: as for `open`.
+                let id = unsafe { reply.wrap_backing(opened.backing_id) };
+                reply.created_passthrough(
+                    &NAME_TTL,
+                    &attributes(&entry.stat),
+                    Generation(entry.generation.into()),
+                    NO_HANDLE,
+                    open_flags(OpenFlags(flags).acc_mode()),
+                    &id,
+                );
+                id.into_raw();
             }
+            Err(e) => reply.error(errno(e)),
         }
     }
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -263,10 +247,12 @@ impl Filesystem for Adapter {
         }
         // The reply goes out while the buffer is held.
         let mut reply = Some(reply);
-        let result = self.fs.read(ino.0, offset, size as usize, |data| {
-            if let Some(reply) = reply.take() {
-                reply.data(data);
-            }
+        let (result, _after) = self.serve(request, Operation::Look, |_| {
+            self.fs.read(ino.0, offset, size as usize, |data| {
+                if let Some(reply) = reply.take() {
+                    reply.data(data);
+                }
+            })
         });
         if let (Err(e), Some(reply)) = (result, reply) {
             reply.error(errno(e));
@@ -275,7 +261,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -286,7 +272,9 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let clear_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.fs.write(ino.0, offset, data, clear_ids) {
+        let (result, _after) = self
+            .amount(request, Operation::Write, |case| self.fs.write(case, ino.0, offset, data, clear_ids));
+        match result {
             Ok(written) => reply.written(written as u32),
             Err(e) => reply.error(errno(e)),
         }
@@ -294,7 +282,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: OpenFlags,
@@ -302,12 +290,16 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(ino.0);
-        reply.ok();
+        let (result, _after) = self.change(request, Operation::Look, |case| {
+            self.fs.release(ino.0, &case.run);
+            Ok(())
+        });
+        reply_empty(reply, result);
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.opendir(ino.0) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let (result, _after) = self.serve(request, Operation::Look, |case| self.fs.opendir(case, ino.0));
+        match result {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(errno(e)),
         }
@@ -315,14 +307,16 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.fs.readdir(ino.0, fh.0, offset, |entry, next, entry_kind, name| {
-            reply.add(INodeNo(entry), next, kind(entry_kind), name)
+        let (result, _after) = self.serve(request, Operation::Look, |case| {
+            self.fs.readdir(case, ino.0, fh.0, offset, |entry, next, entry_kind, name| {
+                reply.add(INodeNo(entry), next, kind(entry_kind), name)
+            })
         });
         match result {
             Ok(()) => reply.ok(),
@@ -368,15 +362,20 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.fs.setxattr(caller(request, 0), ino.0, name, value, flags));
+        let (result, _after) = self.change(request, Operation::Change, |case| {
+            self.fs.setxattr(case, caller(request, 0), ino.0, name, value, flags)
+        });
+        reply_empty(reply, result);
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let mut reply = Some(reply);
-        let result = self.fs.getxattr(ino.0, name, |value| {
-            if let Some(reply) = reply.take() {
-                reply_xattr(reply, size, value);
-            }
+        let (result, _after) = self.serve(request, Operation::Look, |case| {
+            self.fs.getxattr(case, ino.0, name, |value| {
+                if let Some(reply) = reply.take() {
+                    reply_xattr(reply, size, value);
+                }
+            })
         });
         if let (Err(e), Some(reply)) = (result, reply) {
             reply.error(errno(e));
@@ -385,23 +384,27 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let mut reply = Some(reply);
-        let result = self.fs.listxattr(ino.0, request.uid() == 0, |names| {
-            if let Some(reply) = reply.take() {
-                reply_xattr(reply, size, names);
-            }
+        let (result, _after) = self.serve(request, Operation::Look, |case| {
+            self.fs.listxattr(case, ino.0, request.uid() == 0, |names| {
+                if let Some(reply) = reply.take() {
+                    reply_xattr(reply, size, names);
+                }
+            })
         });
         if let (Err(e), Some(reply)) = (result, reply) {
             reply.error(errno(e));
         }
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.fs.removexattr(ino.0, name));
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (result, _after) =
+            self.change(request, Operation::Look, |case| self.fs.removexattr(&case.run, ino.0, name));
+        reply_empty(reply, result);
     }
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -409,19 +412,23 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.fs.fallocate(ino.0, offset, length, mode));
+        let (result, _after) = self.change(request, Operation::Fallocate, |case| {
+            self.fs.fallocate(case, ino.0, offset, length, mode)
+        });
+        reply_empty(reply, result);
     }
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.fs.lseek(ino.0, offset, whence) {
+        let (result, _after) = self.serve(request, Operation::Look, |_| self.fs.lseek(ino.0, offset, whence));
+        match result {
             Ok(position) => reply.offset(position as i64),
             Err(e) => reply.error(errno(e)),
         }
@@ -429,7 +436,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -440,7 +447,10 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self.fs.copy((ino_in.0, offset_in), (ino_out.0, offset_out), len) {
+        let (result, _after) = self.amount(request, Operation::Copy, |case| {
+            self.fs.copy(case, (ino_in.0, offset_in), (ino_out.0, offset_out), len)
+        });
+        match result {
             Ok(copied) => reply.written(copied as u32),
             Err(e) => reply.error(errno(e)),
         }

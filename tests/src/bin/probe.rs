@@ -14,6 +14,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
+use memcharge_tests::growth;
 use rustix::{
     fs::FallocateFlags,
     mm::{MapFlags, ProtFlags},
@@ -31,6 +32,9 @@ struct Cli {
     /// Wait when it is done, so that the process can be looked at.
     #[arg(long)]
     stay: bool,
+    /// The user to become then.
+    #[arg(long)]
+    uid: Option<u32>,
     #[command(subcommand)]
     what: What,
 }
@@ -94,6 +98,21 @@ enum What {
     },
     /// Makes things until it has made so many, or cannot.
     Make { dir: PathBuf, kind: Kind, count: usize },
+    /// Appends to a file until it was refused so often; says how often that was.
+    Grow {
+        path: PathBuf,
+        refusals: u64,
+        #[arg(long, default_value_t = 4096)]
+        block: usize,
+    },
+    /// Grows and removes files of its own at random until it was refused so often; says how often that was.
+    Storm { dir: PathBuf, refusals: u64, seed: u64 },
+    /// Writes one byte at the start of each of so many steps.
+    Scatter { path: PathBuf, count: usize, step: u64 },
+    /// Fills a file to ENOSPC and empties it, again and again, until it is killed.
+    Churn { path: PathBuf },
+    /// Moves the pages of files into pipes and removes the files, until the pipes hold so many bytes.
+    Pipes { dir: PathBuf, bytes: usize },
     /// Holds private memory and waits.
     Hog { bytes: usize },
     /// Holds a file open, or mapped, and waits.
@@ -107,6 +126,10 @@ enum What {
 fn main() {
     let cli = Cli::parse();
     std::fs::write(format!("/sys/fs/cgroup{}/cgroup.procs", cli.cgroup), "0").expect("enter the cgroup");
+    if let Some(uid) = cli.uid {
+        // SAFETY: no memory is involved, and there is one thread.
+        assert_eq!(unsafe { (libc::setgid(uid), libc::setuid(uid)) }, (0, 0), "become {uid}");
+    }
     act(cli.what);
     if cli.stay {
         let _ = io::stdin().lock().read_line(&mut String::new());
@@ -158,6 +181,11 @@ fn act(what: What) {
         What::MapRead { path } => map_read(&path),
         What::Sendfile { path, writable } => sendfile(&path, writable),
         What::Make { dir, kind, count } => make(&dir, kind, count),
+        What::Grow { path, refusals, block } => report(growth::grow(&path, refusals, block), None),
+        What::Storm { dir, refusals, seed } => report(growth::storm(&dir, refusals, seed), None),
+        What::Scatter { path, count, step } => scatter(&path, count, step),
+        What::Churn { path } => churn(&path),
+        What::Pipes { dir, bytes } => pipes(&dir, bytes),
         What::Hog { bytes } => {
             let mut memory = vec![0u8; bytes];
             memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
@@ -345,6 +373,66 @@ fn sendfile(path: &std::path::Path, writable: bool) {
     drop(into);
     assert_eq!(reader.join().unwrap().unwrap(), offset);
     report(offset, None);
+}
+
+fn scatter(path: &std::path::Path, count: usize, step: u64) {
+    let file = writable(path);
+    for i in 0..count {
+        if let Err(e) = file.write_at(b"x", i as u64 * step) {
+            return report(i as u64, e.raw_os_error());
+        }
+    }
+    report(count as u64, None);
+}
+
+fn churn(path: &std::path::Path) {
+    let file = writable(path);
+    let data = vec![b'c'; 1 << 16];
+    println!("ready");
+    loop {
+        let mut end = 0;
+        while let Ok(written) = file.write_at(&data, end) {
+            end += written as u64;
+        }
+        let _ = file.set_len(0);
+    }
+}
+
+/// What a pipe holds at most unless root says otherwise.
+const PIPE: usize = 1 << 20;
+
+fn pipes(dir: &std::path::Path, bytes: usize) {
+    let data = vec![b'p'; PIPE];
+    let (mut pipes, mut held) = (Vec::new(), 0);
+    let mut fill = || {
+        let path = dir.join("piped");
+        let written = File::create(&path).and_then(|file| file.write_all_at(&data, 0));
+        let file = File::open(&path)?;
+        std::fs::remove_file(&path)?;
+        written?;
+        let (out, into) = rustix::pipe::pipe()?;
+        rustix::pipe::fcntl_setpipe_size(&into, PIPE)?;
+        let mut offset = 0;
+        while (offset as usize) < PIPE {
+            let left = PIPE - offset as usize;
+            held += rustix::pipe::splice(&file, Some(&mut offset), &into, None, left, SpliceFlags::empty())?;
+        }
+        pipes.push((out, into));
+        io::Result::Ok(held)
+    };
+    loop {
+        match fill() {
+            Ok(held) if held < bytes => {}
+            Ok(held) => return keep(pipes, held, None),
+            Err(e) => return keep(pipes, held, e.raw_os_error()),
+        }
+    }
+}
+
+/// Reports, and leaves the pipes open until the process ends.
+fn keep<T>(pipes: T, held: usize, errno: Option<i32>) {
+    std::mem::forget(pipes);
+    report(held as u64, errno);
 }
 
 fn make(dir: &std::path::Path, kind: Kind, count: usize) {

@@ -156,8 +156,14 @@ fn freeze(vm: &Machine, run: &Path, dir: &Path) -> Result<(), VmError> {
     qmp::save_state(&run.join("qmp"), &dir.join("state")).map_err(|e| vm.failed(e.to_string()))
 }
 
-fn copy_root(from: &Path, dir: &Path) -> Result<PathBuf, VmError> {
-    let to = dir.join("root.img");
+/// Where `copy_root` puts a root disk.
+pub(crate) fn own_root(dir: &Path) -> PathBuf {
+    dir.join("root.img")
+}
+
+/// A root disk of one's own, in `dir`.
+pub(crate) fn copy_root(from: &Path, dir: &Path) -> Result<PathBuf, VmError> {
+    let to = own_root(dir);
     process::output(
         process::command("cp").args(["--sparse=always", "--reflink=auto", "--"]).arg(from).arg(&to),
     )?;

@@ -1,4 +1,5 @@
-//! One command in one VM: thaw (once more if that fails, then boot), stream, and bring back what it left.
+//! One job in one VM: thaw (once more if that fails, then boot), stream, reboot if the job has several phases, and bring
+//! back what it left.
 
 use std::{
     io::{self, Write},
@@ -12,11 +13,12 @@ use crate::{
     cache::{Cache, Scratch},
     disks,
     error::{Context, VmError},
-    frozen::{BOOT_LIMIT, Prepared, THAW_LIMIT},
+    frozen::{self, BOOT_LIMIT, Prepared, THAW_LIMIT},
     lock::{self, Lock},
     machine::{Heard, Machine, Start},
     process,
     progress::{Progress, Say},
+    reboot::Phase,
     script,
     spec::{Job, Outcome},
 };
@@ -36,9 +38,10 @@ pub(crate) struct Running {
     pub(crate) word: String,
     /// The guest's second console.
     pub(crate) console: Option<UnixStream>,
+    phase: Phase,
     boot: Duration,
     began: Instant,
-    _slot: Option<Lock>,
+    slot: Option<Lock>,
     scratch: Scratch,
 }
 
@@ -54,18 +57,21 @@ pub(crate) fn run(
         return Err(VmError::Invalid { reason: "no time for the command".into() });
     }
     let mut running = begin(cache, prepared, job, false, say)?;
-    let limit = job.timeout + GRACE + script::ON_FAILURE_LIMIT;
-    // The command's own output is the sign of life.
-    let mut progress = Progress::quiet("running the command", Duration::MAX, say);
-    let heard = running.machine.listen(&running.word, limit, out, &mut progress)?;
-    let outcome = running.outcome(heard, job.timeout, say)?;
+    let mut outcome = running.finish(job, out, say)?;
+    for _ in &job.then {
+        if outcome.status != 0 {
+            break;
+        }
+        running = running.reboot(prepared, job, out, say)?;
+        outcome = running.finish(job, out, say)?;
+    }
     if let Some(to) = &job.out_dir {
         disks::take_out(running.scratch.path(), to)?;
     }
     Ok(outcome)
 }
 
-/// Brings a VM to the start of the job's command. One with a shell's console takes no slot.
+/// Brings a VM to the start of the job's first command. One with a shell's console takes no slot.
 pub(crate) fn begin(
     cache: &Cache,
     prepared: &Prepared,
@@ -85,11 +91,19 @@ pub(crate) fn begin(
             say(if *thaw { "thawing the VM once more" } else { "booting the VM instead" });
         }
         let frozen = frozen.as_ref().filter(|_| *thaw);
-        let start_at = Instant::now();
-        match attempt(prepared, job, shell, &scratch, frozen.map(|(s, r)| (s.as_path(), r.as_path())), say) {
+        let cold_root = prepared.root();
+        let (state, root) = frozen
+            .map_or((None, cold_root.as_path()), |(state, root)| (Some(state.as_path()), root.as_path()));
+        // Afresh in each attempt: the one before may have written to it.
+        let own_root =
+            if job.then.is_empty() { None } else { Some(frozen::copy_root(root, scratch.path())?) };
+        let origin =
+            Origin { state, root: own_root.as_deref().unwrap_or(root), keep_root: own_root.is_some() };
+        let (phase, start_at) = (Phase::default(), Instant::now());
+        match attempt(prepared, job, &phase, shell, &scratch, &origin, say) {
             Ok((machine, word, console)) => {
                 let (boot, began) = (start_at.elapsed(), Instant::now());
-                return Ok(Running { machine, word, console, boot, began, _slot: slot, scratch });
+                return Ok(Running { machine, word, console, phase, boot, began, slot, scratch });
             }
             Err(e @ VmError::Failed { .. }) => last = Some(e),
             Err(e) => return Err(e),
@@ -98,30 +112,37 @@ pub(crate) fn begin(
     Err(last.unwrap_or_else(|| VmError::failed("no attempt was made", "")))
 }
 
+/// What a machine starts from.
+struct Origin<'a> {
+    state: Option<&'a Path>,
+    root: &'a Path,
+    keep_root: bool,
+}
+
 fn attempt(
     prepared: &Prepared,
     job: &Job,
+    phase: &Phase,
     shell: bool,
     scratch: &Scratch,
-    frozen: Option<(&Path, &Path)>,
+    origin: &Origin<'_>,
     say: Say<'_>,
 ) -> Result<(Machine, String, Option<UnixStream>), VmError> {
     let word = script::random_word()?;
-    disks::make_ctl(scratch.path(), &script::job(&word, job)?)?;
-    let cold_root = prepared.root();
+    disks::make_ctl(scratch.path(), &script::job(&word, job, phase)?)?;
     let mut machine = Machine::start(&Start {
         image: &prepared.image,
         hardware: prepared.hardware,
-        root: frozen.map_or(cold_root.as_path(), |(_, root)| root),
-        keep_root: false,
-        state: frozen.map(|(state, _)| state),
+        root: origin.root,
+        keep_root: origin.keep_root,
+        state: origin.state,
         dir: scratch.path(),
         shell,
     })?;
     // Before the guest writes to it: what nobody listens to is lost.
     let console = if shell { Some(connect(&scratch.path().join("shell"), &machine)?) } else { None };
     let (what, limit) =
-        if frozen.is_some() { ("thawing the VM", THAW_LIMIT) } else { ("booting the VM", BOOT_LIMIT) };
+        if origin.state.is_some() { ("thawing the VM", THAW_LIMIT) } else { ("booting the VM", BOOT_LIMIT) };
     let mut progress = Progress::quiet(what, Duration::from_secs(10), say);
     let mut early = Vec::new();
     match machine.listen(&word, limit, &mut early, &mut progress)? {
@@ -135,6 +156,35 @@ fn attempt(
 }
 
 impl Running {
+    /// Waits for the end of the command.
+    fn finish(&mut self, job: &Job, out: &mut dyn Write, say: Say<'_>) -> Result<Outcome, VmError> {
+        let limit = job.timeout + GRACE + script::ON_FAILURE_LIMIT;
+        // The command's own output is the sign of life.
+        let mut progress = Progress::quiet("running the command", Duration::MAX, say);
+        let heard = self.machine.listen(&self.word, limit, out, &mut progress)?;
+        self.outcome(heard, job.timeout, say)
+    }
+
+    /// Waits for the end of the machine, and brings another one with the same root disk to the start of the next command.
+    fn reboot(
+        self,
+        prepared: &Prepared,
+        job: &Job,
+        out: &mut dyn Write,
+        say: Say<'_>,
+    ) -> Result<Self, VmError> {
+        let Self { mut machine, phase, slot, scratch, .. } = self;
+        let phase = phase.shut_down(&mut machine, scratch.path(), out, say)?;
+        // Its disks are free when its process has ended.
+        drop(machine);
+        let root = frozen::own_root(scratch.path());
+        let origin = Origin { state: None, root: &root, keep_root: true };
+        let start_at = Instant::now();
+        let (machine, word, console) = attempt(prepared, job, &phase, false, &scratch, &origin, say)?;
+        let (boot, began) = (start_at.elapsed(), Instant::now());
+        Ok(Self { machine, word, console, phase, boot, began, slot, scratch })
+    }
+
     /// What the agent's last message, or its absence, means.
     pub(crate) fn outcome(&self, heard: Heard, timeout: Duration, say: Say<'_>) -> Result<Outcome, VmError> {
         let took = self.began.elapsed();

@@ -16,6 +16,7 @@ mod process;
 mod progress;
 mod prune;
 mod qmp;
+mod reboot;
 mod script;
 mod shell;
 mod spec;

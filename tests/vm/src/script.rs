@@ -10,6 +10,7 @@ use std::{
 use crate::{
     error::{Context, VmError},
     process::quoted,
+    reboot::Phase,
     spec::Job,
 };
 
@@ -30,20 +31,22 @@ pub(crate) fn random_word() -> Result<String, VmError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The script that runs a job's command. No limit if the job's time is zero.
-pub(crate) fn job(word: &str, job: &Job) -> Result<String, VmError> {
+/// The script that runs one of the job's commands. No limit if the job's time is zero.
+pub(crate) fn job(word: &str, job: &Job, phase: &Phase) -> Result<String, VmError> {
     let on_failure = job.on_failure.as_deref().unwrap_or_default();
-    if job.command.contains('\0') || on_failure.contains('\0') {
+    let command = phase.command(job);
+    if command.contains('\0') || on_failure.contains('\0') {
         return Err(VmError::Invalid { reason: "a command cannot have a NUL character".into() });
     }
-    let variables = [
+    let mut variables = vec![
         ("limit", seconds(job.timeout)),
-        ("command", job.command.clone()),
+        ("command", command.to_owned()),
         ("on_failure", on_failure.to_owned()),
         ("on_failure_limit", seconds(ON_FAILURE_LIMIT)),
         ("want_out", if job.out_dir.is_some() { "yes" } else { "no" }.to_owned()),
         ("swap_mb", job.swap_mb.unwrap_or(0).to_string()),
     ];
+    variables.extend(phase.variables(job));
     Ok(assemble(word, &variables, JOB))
 }
 
@@ -83,9 +86,10 @@ mod tests {
     fn the_command_is_quoted() {
         let mut wanted = Job::new(Guest::default(), "echo 'a b'; exit 3");
         wanted.timeout = Duration::from_millis(1500);
-        let text = job("w", &wanted).unwrap();
+        let first = Phase::default();
+        let text = job("w", &wanted, &first).unwrap();
         assert!(text.contains("command='echo '\\''a b'\\''; exit 3'\n"));
         assert!(text.contains("limit='1.500'\n"));
-        assert!(job("w", &Job::new(Guest::default(), "a\0b")).is_err());
+        assert!(job("w", &Job::new(Guest::default(), "a\0b"), &first).is_err());
     }
 }

@@ -71,13 +71,19 @@ pub struct FileIn {
 pub struct Job {
     /// The machine.
     pub guest: Guest,
-    /// What bash runs as root, in /mnt/files; at most about 60 KB.
+    /// What bash runs as root, in /mnt/files; at most about 40 KB.
     pub command: String,
+    /// What is run after it, each after a shutdown and a cold boot on the same root disk, as long as all before it
+    /// succeeded. /mnt/files is as given, each time. All commands of such a job have MEMCHARGE_PHASE in their
+    /// environment, from 0; those after the first also MEMCHARGE_SHUTDOWN_MS, the time from the order to shut down to
+    /// the end of QEMU, and MEMCHARGE_SHUTDOWN_CONSOLE, what the machine's console showed up to then. The journal of
+    /// earlier boots is there.
+    pub then: Vec<String>,
     /// What is at /mnt/files, a writable copy.
     pub files: Vec<FileIn>,
     /// Swap in MiB, none by default. It is a file of the 4 GiB root disk.
     pub swap_mb: Option<u32>,
-    /// How long the command may take.
+    /// How long each command may take.
     pub timeout: Duration,
     /// Where the content of /mnt/out goes, with journal.log if the command failed.
     pub out_dir: Option<PathBuf>,
@@ -85,7 +91,7 @@ pub struct Job {
     pub on_failure: Option<String>,
 }
 
-/// How a command ended.
+/// How a command ended: the last one that was run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Its exit status; 124 if it ran out of time.
@@ -110,6 +116,7 @@ impl Job {
         Self {
             guest,
             command: command.into(),
+            then: Vec::new(),
             files: Vec::new(),
             swap_mb: None,
             timeout: Duration::from_secs(600),

@@ -4,10 +4,13 @@ use std::{collections::HashMap, time::Duration};
 
 use memcharge_config::{Accounts, Fragment};
 use memcharge_dbus::NO_LIMIT;
-use memcharge_policy::{Bytes, SizeCap};
+use memcharge_policy::{Bytes, PolicyPatch, SizeCap};
 use zbus::zvariant::{OwnedValue, Value};
 
-use crate::error::{DaemonError, Result};
+use crate::{
+    error::{DaemonError, Result},
+    history::Query,
+};
 
 /// No call has more options.
 const MAX_OPTIONS: usize = 64;
@@ -42,6 +45,26 @@ const MOUNT_KEYS: [&str; 20] = [
     "KillCooldownUSec",
 ];
 
+/// Keys of `SetPolicy`: what can change while a mount is in use.
+const POLICY_KEYS: [&str; 10] = [
+    "OnFull",
+    "Reserve",
+    "Reclaim",
+    "DeadlineUSec",
+    "SizeMax",
+    "InodesMax",
+    "KillVictim",
+    "KillScope",
+    "KillProtect",
+    "KillCooldownUSec",
+];
+
+/// Keys of `GetHistory`.
+const HISTORY_KEYS: [&str; 3] = ["Mount", "Since", "Limit"];
+
+/// No answer has more events.
+const MAX_EVENTS: u32 = 1000;
+
 /// Keys of `Unmount`.
 const UNMOUNT_KEYS: [&str; 1] = ["Lazy"];
 
@@ -55,6 +78,8 @@ pub(super) struct MountOptions {
     pub(super) fragment: Fragment,
     /// Whether its file is written.
     pub(super) persist: bool,
+    /// Whether the target may come later.
+    pub(super) wait: bool,
 }
 
 /// Reads the options of `Mount`.
@@ -65,14 +90,74 @@ pub(super) fn read_mount(options: &Options, accounts: Accounts<'_>) -> Result<Mo
         let option = Given { key, value };
         match key.as_str() {
             "Persist" => read.persist = option.boolean()?,
-            "Wait" if option.boolean()? => return Err(DaemonError::NotBuilt("the option Wait")),
-            "Wait" => {}
+            "Wait" => read.wait = option.boolean()?,
             "Backend" => option.backend()?,
             key if MOUNT_KEYS.contains(&key) => set(&mut read.fragment, option, accounts)?,
             key => return Err(unknown(key, &MOUNT_KEYS)),
         }
     }
     Ok(read)
+}
+
+/// Reads the options of `SetPolicy`. A limit of 2^64-1 takes a limit away.
+pub(super) fn read_policy(options: &Options) -> Result<PolicyPatch> {
+    check_size(options)?;
+    let mut fragment = Fragment::default();
+    for (key, value) in options {
+        match key.as_str() {
+            key if POLICY_KEYS.contains(&key) => {
+                set(&mut fragment, Given { key, value }, Accounts::system())?
+            }
+            key if MOUNT_KEYS.contains(&key) => {
+                let what = format!("{key} cannot change while it is mounted; unmount it, and mount it again");
+                return Err(DaemonError::InvalidOption(what));
+            }
+            key => return Err(unknown(key, &POLICY_KEYS)),
+        }
+    }
+    if options.is_empty() {
+        return Err(DaemonError::InvalidOption(format!(
+            "nothing shall change; the options are {}",
+            POLICY_KEYS.join(", ")
+        )));
+    }
+    let problems = memcharge_config::check(&fragment);
+    if !problems.is_empty() {
+        let words: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        return Err(DaemonError::InvalidOption(words.join("; ")));
+    }
+    let given = |key: &str| options.contains_key(key);
+    Ok(PolicyPatch {
+        on_full: fragment.on_full,
+        reserve: given("Reserve").then_some(fragment.reserve),
+        reclaim: fragment.reclaim,
+        deadline: fragment.deadline,
+        size: given("SizeMax").then_some(fragment.size),
+        inodes: given("InodesMax").then_some(fragment.inodes),
+        victim: fragment.kill.victim,
+        scope: fragment.kill.scope,
+        protect: fragment.kill.protect,
+        cooldown: fragment.kill.cooldown,
+    })
+}
+
+/// Reads the options of `GetHistory`.
+pub(super) fn read_query(options: &Options) -> Result<Query> {
+    check_size(options)?;
+    let mut query = Query { mount: None, since_usec: None, limit: MAX_EVENTS as usize };
+    for (key, value) in options {
+        let option = Given { key, value };
+        match key.as_str() {
+            "Mount" => query.mount = Some(option.text()?.to_owned()),
+            "Since" => query.since_usec = Some(option.number()?),
+            "Limit" => match option.number32()? {
+                limit @ 1..=MAX_EVENTS => query.limit = limit as usize,
+                limit => return Err(option.wrong(format!("{limit} is not a number from 1 to {MAX_EVENTS}"))),
+            },
+            key => return Err(unknown(key, &HISTORY_KEYS)),
+        }
+    }
+    Ok(query)
 }
 
 /// Reads the options of `Unmount`: whether it is lazy.
@@ -233,80 +318,4 @@ impl<'a> Given<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use memcharge_policy::{MountOption, OnFull};
-
-    use super::*;
-
-    fn options(pairs: &[(&str, Value<'static>)]) -> Options {
-        let own = |(key, value): &(&str, Value<'static>)| ((*key).to_owned(), value.try_to_owned().unwrap());
-        pairs.iter().map(own).collect()
-    }
-
-    fn read(pairs: &[(&str, Value<'static>)]) -> Result<MountOptions> {
-        let number = |name: &str| (name == "daemon").then_some(7);
-        read_mount(&options(pairs), Accounts { user: &number, group: &number })
-    }
-
-    #[test]
-    fn every_option_has_its_type() {
-        let read = read(&[
-            ("Where", "/run/shared/m".into()),
-            ("Target", "m.slice".into()),
-            ("Persist", true.into()),
-            ("Wait", false.into()),
-            ("Backend", "redirect".into()),
-            ("Options", vec!["nosuid", "ro"].into()),
-            ("SizeMax", "50%".into()),
-            ("InodesMax", NO_LIMIT.into()),
-            ("Mode", 0o700u32.into()),
-            ("Uid", "daemon".into()),
-            ("Gid", 5u32.into()),
-            ("OnFull", "enospc".into()),
-            ("Reserve", 4096u64.into()),
-            ("Reclaim", false.into()),
-            ("DeadlineUSec", 5u64.into()),
-            ("KillProtect", vec!["a*"].into()),
-        ])
-        .unwrap();
-        assert!(read.persist);
-        let fragment = read.fragment;
-        assert_eq!(fragment.place.as_deref(), Some("/run/shared/m"));
-        assert_eq!(fragment.options, Some(vec![MountOption::Nosuid, MountOption::Ro]));
-        assert_eq!(fragment.size, Some(SizeCap::Percent(50)));
-        assert_eq!(fragment.inodes, None);
-        assert_eq!((fragment.mode, fragment.uid, fragment.gid), (Some(0o700), Some(7), Some(5)));
-        assert_eq!(fragment.on_full, Some(OnFull::Enospc));
-        assert_eq!(fragment.reserve, Some(Bytes(4096)));
-        assert_eq!(fragment.deadline, Some(Duration::from_micros(5)));
-        assert_eq!(fragment.kill.protect, Some(vec!["a*".to_owned()]));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        for (key, value, message) in [
-            ("Were", "x".into(), "there is no option Were; did you mean Where?"),
-            ("sizemax", "x".into(), "there is no option sizemax; did you mean SizeMax?"),
-            ("Where", true.into(), "Where: it must be a text (s), not of the D-Bus type `b`"),
-            ("Reserve", 1u32.into(), "Reserve: it must be a number (t), not of the D-Bus type `u`"),
-            ("Options", "ro".into(), "Options: it must be a list of texts (as), not of the D-Bus type `s`"),
-            ("Wait", true.into(), "the option Wait is not built yet"),
-            ("Uid", "nobody".into(), "Uid: there is no `nobody` on this system"),
-            ("OnFull", "no".into(), "OnFull: `no` is not a value of on-full; give \"enospc\" or \"kill\""),
-        ] {
-            assert_eq!(read(&[(key, value)]).unwrap_err().to_string(), message);
-        }
-        let long = "x".repeat(MAX_TEXT + 1);
-        assert!(read(&[("Where", long.into())]).is_err());
-        let unknown = read(&[("Colour", 1u32.into())]).unwrap_err().to_string();
-        assert!(unknown.starts_with("there is no option Colour; the options are Where, "), "{unknown}");
-    }
-
-    #[test]
-    fn there_is_an_end_to_options() {
-        let many = (0..=MAX_OPTIONS).map(|i| (format!("k{i}"), Value::from(1u32).try_to_owned().unwrap()));
-        assert!(read_unmount(&many.collect()).is_err());
-        assert!(read_unmount(&options(&[("Lazy", true.into())])).unwrap());
-        assert!(read_unmount(&options(&[("Layz", true.into())])).is_err());
-    }
-}
+mod tests;

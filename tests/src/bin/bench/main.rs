@@ -22,7 +22,11 @@ use rustix::{
     mm::{MapFlags, ProtFlags},
 };
 
-const PAGE: u64 = 4096;
+mod recovery;
+mod refusals;
+
+/// A page, in bytes.
+pub(crate) const PAGE: u64 = 4096;
 
 #[derive(Parser)]
 struct Cli {
@@ -32,6 +36,12 @@ struct Cli {
     /// Size of the files in MiB.
     #[arg(long, default_value_t = 32)]
     size: u64,
+    /// Measure refusals alone.
+    #[arg(long)]
+    refusals: bool,
+    /// Measure how long a killed store takes to come back, alone.
+    #[arg(long)]
+    recovery: bool,
 }
 
 /// One measurement: its name, how many operations it makes, and what it does in a directory, where `f` is a file of
@@ -46,7 +56,8 @@ fn case(name: impl Into<String>, operations: u64, act: impl Fn(&Path) + 'static)
     Case { name: name.into(), operations, act: Box::new(act) }
 }
 
-fn open(path: PathBuf) -> File {
+/// Opens a file for reading and writing; makes it if it is missing.
+pub(crate) fn open(path: PathBuf) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
@@ -127,7 +138,7 @@ fn time(case: &Case, dir: &Path) -> Duration {
     start.elapsed()
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
 }
@@ -158,6 +169,12 @@ fn measure(rounds: usize, size: u64, plain: &Path, mount: &Path) -> Vec<Vec<Stri
 
 fn main() {
     let cli = Cli::parse();
+    if cli.refusals {
+        return refusals::print();
+    }
+    if cli.recovery {
+        return recovery::print();
+    }
     let size = cli.size * MIB;
     Cg::make("/bench").max(8 * size);
     // Gives the memory controller to its children, so that each store has figures of its own.
@@ -177,6 +194,8 @@ fn main() {
         fs::remove_file(mount.join("f")).unwrap();
         mount.unmount();
     }
+    refusals::print();
+    recovery::print();
     println!("An idle mount's store takes {} KiB of its target.", idle / 1024);
     println!("Each operation's time is its share of the whole; ratio: speed of the mount / speed of tmpfs.");
 }

@@ -1,0 +1,24 @@
+//! `reload`: puts the configuration on disk in force.
+
+use serde_json::json;
+use zbus::proxy::MethodFlags;
+
+use crate::{
+    bus::Bus,
+    cli::{JsonMode, View},
+    error::ClientError,
+    output::{Report, json_text},
+};
+
+/// Returns when the configuration is in force. The daemon's refusal says all that is wrong, or could not be done.
+pub(crate) async fn run(view: View) -> Result<Report, ClientError> {
+    let bus = Bus::connect().await?;
+    // A daemon that starts reads the configuration anyway; whether it shall start is not for this to say.
+    let _: Option<()> =
+        bus.manager.inner().call_with_flags("Reload", MethodFlags::NoAutoStart.into(), &()).await?;
+    if view.json == JsonMode::Off {
+        return Ok(Report::default());
+    }
+    let generation = bus.manager.config_generation().await?;
+    Ok(json_text(view, || json!({"config_generation": generation})).unwrap_or_default().into())
+}
