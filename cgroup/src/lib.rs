@@ -9,11 +9,13 @@ mod error;
 mod events;
 mod ledger;
 pub mod parse;
+mod permission;
 mod processes;
 mod sampler;
 
 pub use cgroup::{Cgroup, Hierarchy};
 pub use error::CgroupError;
 pub use ledger::{LEDGER_DEPTH, LEDGER_SLOTS, Ledger};
+pub use permission::User;
 pub use processes::Member;
 pub use sampler::Sampler;

@@ -1,4 +1,4 @@
-//! What goes to the terminal or the pipe: tables, JSON, sizes for people, complaints.
+//! What goes to the terminal or the pipe: JSON, sizes for people, complaints.
 
 use std::io::{self, Write};
 
@@ -24,15 +24,6 @@ impl From<String> for Report {
     }
 }
 
-/// On which side the cells of a column stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Align {
-    /// Text.
-    Left,
-    /// Numbers.
-    Right,
-}
-
 /// The JSON text if it is asked for, else `None`.
 pub(crate) fn json_text(view: View, value: impl FnOnce() -> Json) -> Option<String> {
     match view.json {
@@ -40,24 +31,6 @@ pub(crate) fn json_text(view: View, value: impl FnOnce() -> Json) -> Option<Stri
         JsonMode::Short => Some(format!("{}\n", value())),
         JsonMode::Pretty => Some(format!("{:#}\n", value())),
     }
-}
-
-/// A table with two spaces between its columns, and none at the end of a line.
-pub(crate) fn table<const N: usize>(head: [(&str, Align); N], rows: &[[String; N]], legend: bool) -> String {
-    let titles = head.map(|(title, _)| title.to_owned());
-    let shown: Vec<&[String; N]> = legend.then_some(&titles).into_iter().chain(rows).collect();
-    let width = |column: usize| shown.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let cells: Vec<String> = (0..N)
-            .map(|i| match head[i].1 {
-                Align::Left => format!("{:<width$}", row[i], width = widths[i]),
-                Align::Right => format!("{:>width$}", row[i], width = widths[i]),
-            })
-            .collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    shown.into_iter().map(line).collect()
 }
 
 /// A number of bytes for people: `12.3 MiB`. Below 1 KiB it is exact.
@@ -75,25 +48,6 @@ pub(crate) fn human_size(bytes: u64) -> String {
 /// The same without a space, for a cell of a table: `12.3M`.
 pub(crate) fn short_size(bytes: u64) -> String {
     human_size(bytes).replace(' ', "").replace("iB", "")
-}
-
-/// The text in lines of at most `width` characters where its words allow it.
-pub(crate) fn wrap(text: &str, width: usize) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut column = 0;
-    for word in text.split(' ') {
-        let length = word.chars().count();
-        if column > 0 && column + 1 + length > width {
-            out.push('\n');
-            column = 0;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += length;
-    }
-    out
 }
 
 /// Writes the output of a verb. That nobody reads it any more (`| head`) is no failure.
@@ -122,21 +76,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_aligned_and_has_no_trailing_space() {
-        let head = [("NAME", Align::Left), ("USED", Align::Right), ("STATE", Align::Left)];
-        let rows = [
-            ["models".into(), "1.0M".into(), "active".into()],
-            ["x".into(), "1023.9M".into(), "failed".into()],
-        ];
-        assert_eq!(
-            table(head, &rows, true),
-            "NAME       USED  STATE\nmodels     1.0M  active\nx       1023.9M  failed\n"
-        );
-        assert_eq!(table(head, &rows, false), "models     1.0M  active\nx       1023.9M  failed\n");
-        assert_eq!(table(head, &[], false), "");
-    }
-
-    #[test]
     fn sizes_for_people() {
         for (bytes, human, short) in [
             (0, "0 B", "0B"),
@@ -152,15 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn text_is_wrapped_between_words() {
-        assert_eq!(wrap("one two three", 7), "one two\nthree");
-        assert_eq!(wrap("one-very-long-word a b", 5), "one-very-long-word\na b");
-        assert_eq!(wrap("", 5), "");
-    }
-
-    #[test]
     fn json_is_made_only_where_it_is_asked_for() {
-        let view = |json| View { json, no_pager: false, no_legend: false, quiet: false };
+        let view = |json| View { json, ..View::default() };
         let value = || serde_json::json!({"a": 1});
         assert_eq!(json_text(view(JsonMode::Off), value), None);
         assert_eq!(json_text(view(JsonMode::Short), value).as_deref(), Some("{\"a\":1}\n"));

@@ -57,6 +57,12 @@ impl Properties {
         self.get(name)?.as_ref().ok()?.try_clone().ok()?.try_into().ok()
     }
 
+    /// The words of a property that is a list of them; none where it is not there or not such a list.
+    pub(crate) fn words(&self, name: &str) -> Vec<String> {
+        let value = self.get(name).and_then(|value| value.as_ref().ok()?.try_clone().ok());
+        value.and_then(|value| value.try_into().ok()).unwrap_or_default()
+    }
+
     /// The value of a property in one line; an error is shown in its place.
     pub(crate) fn text(&self, name: &str) -> String {
         match self.get(name) {
@@ -110,9 +116,11 @@ fn one_line(name: &str, value: &Value<'_>) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use memcharge_dbus::event_details;
     use serde_json::json;
 
     use super::*;
+    use crate::{event::tests::event, schema::assert_valid};
 
     /// A mount as a test wants it.
     pub(crate) fn sample(entries: Vec<(&str, Result<Value<'_>, &str>)>) -> Properties {
@@ -121,6 +129,38 @@ pub(crate) mod tests {
             (name.to_owned(), value.map(owned).map_err(str::to_owned))
         };
         Properties(entries.into_iter().map(entry).collect())
+    }
+
+    /// A mount with every property of the contract.
+    pub(crate) fn complete() -> Properties {
+        let node = zbus_xml::Node::try_from(memcharge_dbus::MOUNT_XML).unwrap();
+        let value = |name: &str, signature: &str| match (name, signature) {
+            ("State", _) => Value::from("active"),
+            ("LastOutcome", _) => event_details(&event()).into(),
+            (_, "s") => "text".into(),
+            (_, "as") => vec!["one", "two"].into(),
+            (_, "b") => true.into(),
+            (_, "u") => u32::MAX.into(),
+            (_, "t") => u64::MAX.into(),
+            other => panic!("{other:?}"),
+        };
+        let entry = |property: &zbus_xml::Property<'_>| {
+            let name = property.name().to_string();
+            let value = value(&name, &property.ty().inner().to_string());
+            (name, Ok(OwnedValue::try_from(value).unwrap()))
+        };
+        Properties(node.interfaces()[0].properties().iter().map(entry).collect())
+    }
+
+    #[test]
+    fn json_is_as_documented() {
+        assert_valid("show", &format!("{}\n", complete().json()));
+        let mut broken = complete();
+        for (_, value) in &mut broken.0 {
+            *value = Err("the store is gone".to_owned());
+        }
+        assert_valid("show", &format!("{}\n", broken.json()));
+        assert!(complete().json().get("errors").is_none());
     }
 
     #[test]
@@ -144,5 +184,8 @@ pub(crate) mod tests {
             (mount.number("Mode"), mount.number("UsedBytes"), mount.number("X")),
             (Some(493), None, None)
         );
+        let mount = sample(vec![("Options", Ok(vec!["nosuid", "nodev"].into()))]);
+        assert_eq!(mount.words("Options"), ["nosuid", "nodev"]);
+        assert_eq!((mount.words("Name").len(), mount.words("X").len()), (0, 0));
     }
 }

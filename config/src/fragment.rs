@@ -12,7 +12,7 @@ use crate::{
     error::{Hint, Located, Problem},
     nearest::nearest,
     reader::{Entry, Reader, parse_toml},
-    vocabulary::{MOUNT_FILE, Section},
+    vocabulary::{MOUNT_FILE, RESERVED, Section},
 };
 
 /// What one file says about a mount; `None` is "not said".
@@ -123,9 +123,6 @@ pub(crate) fn read_fragment(
     let place_line = fragment.place.as_ref().and_then(|_| line_of("where"));
     (fragment, place_line)
 }
-
-/// Keys of a mount that are reserved and do nothing yet.
-const RESERVED: [&str; 3] = ["allow-cgroups", "client-quota", "on-target-exit"];
 
 const BACKENDS: [&str; 2] = ["redirect", "guard"];
 

@@ -31,7 +31,8 @@ impl LogLevel {
     /// The words in the order of the variants.
     pub const WORDS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
-    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+    /// The variants in their order.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
     /// The word for this level.
     pub fn as_str(self) -> &'static str {

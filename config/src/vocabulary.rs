@@ -2,6 +2,9 @@
 
 use crate::{error::Hint, nearest::nearest};
 
+/// Keys of a mount that are reserved and do nothing yet.
+pub(crate) const RESERVED: [&str; 3] = ["allow-cgroups", "client-quota", "on-target-exit"];
+
 /// One table of a kind of file.
 #[derive(Debug)]
 pub(crate) struct Section {
@@ -38,6 +41,14 @@ pub(crate) static MAIN_FILE: [Section; 4] = [
     Section { name: "defaults", keys: DEFAULT_KEYS, tables: &["kill"] },
     Section { name: "defaults.kill", keys: KILL_KEYS, tables: &[] },
 ];
+
+/// All keys that a configuration file may have, with the table that each is in (empty: none): those of a mount's file, those
+/// of the main file, and those that are reserved.
+pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let sections = MOUNT_FILE.iter().chain(&MAIN_FILE);
+    let keys = sections.flat_map(|section| section.keys.iter().map(|key| (section.name, *key)));
+    keys.chain(RESERVED.map(|key| ("", key)))
+}
 
 /// What an unknown key in `here` was perhaps meant to be. A right key in the wrong table is common: in TOML all keys
 /// after a `[table]` line belong to that table.

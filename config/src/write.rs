@@ -1,15 +1,35 @@
-//! A fragment as the text of a file.
+//! Fragments as text: what a file would say, key by key.
 
 use std::{fmt::Display, time::Duration};
 
 use toml::Value;
 
-use crate::fragment::{Fragment, KillFragment};
+use crate::{
+    fragment::{Fragment, KillFragment},
+    main_file::{HistoryFragment, MainFragment},
+};
+
+/// One key with its value, as a file says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The table that the key is in; empty: none.
+    pub(crate) table: &'static str,
+    /// The key.
+    pub(crate) key: &'static str,
+    /// The value, in TOML.
+    pub(crate) value: String,
+}
 
 impl Fragment {
     /// The fragment as the text of a `mounts.d/NAME.toml`; users and groups are written as numbers. If
     /// [`crate::check()`] finds nothing wrong, [`Fragment::parse`] reads the text back as the same fragment.
     pub fn to_toml(&self) -> String {
+        in_tables(self.said(["", "kill"]), |said| format!("{} = {}", said.key, said.value))
+    }
+
+    /// All keys that are there, in the order of the manual; `tables` are those that they are in: of a mount, and of
+    /// `[kill]`.
+    pub(crate) fn said(&self, [top, kill_table]: [&'static str; 2]) -> Vec<Said> {
         let Self {
             place,
             target,
@@ -26,7 +46,7 @@ impl Fragment {
             deadline,
             kill,
         } = self;
-        let mut out = Lines::default();
+        let mut out = Sayer { table: top, said: Vec::new() };
         out.quoted("where", place.as_ref());
         out.quoted("target", target.as_ref());
         out.list("options", options.as_deref());
@@ -41,34 +61,64 @@ impl Fragment {
         out.quoted("sparse", sparse.as_ref());
         out.quoted("deadline", deadline.map(span).as_ref());
         let KillFragment { victim, scope, protect, cooldown } = kill;
-        if *kill != KillFragment::default() {
-            out.text.push_str("\n[kill]\n");
-        }
+        out.table = kill_table;
         out.quoted("victim", victim.as_ref());
         out.quoted("scope", scope.as_ref());
         out.list("protect", protect.as_deref());
         out.quoted("cooldown", cooldown.map(span).as_ref());
-        out.text
+        out.said
     }
 }
 
-#[derive(Default)]
-struct Lines {
-    text: String,
+impl MainFragment {
+    /// All keys that are there, in the order of the manual.
+    pub(crate) fn said(&self) -> Vec<Said> {
+        let Self { log_level, history: HistoryFragment { max_entries, max_size }, defaults } = self;
+        let mut out = Sayer { table: "", said: Vec::new() };
+        out.quoted("log-level", log_level.as_ref());
+        out.table = "history";
+        out.plain("max-entries", max_entries.as_ref());
+        out.quoted("max-size", max_size.as_ref());
+        out.said.extend(defaults.said(["defaults", "defaults.kill"]));
+        out.said
+    }
 }
 
-impl Lines {
-    fn plain(&mut self, key: &str, value: Option<&impl Display>) {
-        if let Some(value) = value {
-            self.text.push_str(&format!("{key} = {value}\n"));
+/// Lines under the heads of their tables, which have to stand together.
+pub(crate) fn in_tables<'a, S: std::borrow::Borrow<Said> + 'a>(
+    said: impl IntoIterator<Item = S>,
+    line: impl Fn(&S) -> String,
+) -> String {
+    let (mut text, mut table) = (String::new(), "");
+    for said in said {
+        let here = said.borrow().table;
+        if here != table {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{gap}[{here}]\n"));
+            table = here;
         }
+        text.push_str(&line(&said));
+        text.push('\n');
+    }
+    text
+}
+
+struct Sayer {
+    table: &'static str,
+    said: Vec<Said>,
+}
+
+impl Sayer {
+    fn plain(&mut self, key: &'static str, value: Option<&impl Display>) {
+        let table = self.table;
+        self.said.extend(value.map(|value| Said { table, key, value: value.to_string() }));
     }
 
-    fn quoted(&mut self, key: &str, value: Option<&impl Display>) {
+    fn quoted(&mut self, key: &'static str, value: Option<&impl Display>) {
         self.plain(key, value.map(quote).as_ref());
     }
 
-    fn list(&mut self, key: &str, values: Option<&[impl Display]>) {
+    fn list(&mut self, key: &'static str, values: Option<&[impl Display]>) {
         let list = values.map(|values| {
             let parts: Vec<String> = values.iter().map(|value| quote(value).to_string()).collect();
             format!("[{}]", parts.join(", "))

@@ -1,6 +1,12 @@
 //! Where the log goes: to the journal when the service manager connected us to it, otherwise to stderr.
 
-use std::{os::unix::fs::MetadataExt, sync::OnceLock};
+use std::{
+    os::unix::fs::MetadataExt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
 
 use memcharge_config::LogLevel;
 use tracing::level_filters::LevelFilter;
@@ -8,6 +14,9 @@ use tracing_subscriber::{Layer, Registry, filter::Targets, layer::SubscriberExt,
 
 /// What libraries say below this level is of no use to an administrator.
 const LIBRARIES: LevelFilter = LevelFilter::WARN;
+
+/// The level in force, by its place in [`LogLevel::ALL`].
+static LEVEL: AtomicU8 = AtomicU8::new(0);
 
 /// Where the level is changed.
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
@@ -19,15 +28,29 @@ pub(crate) fn start(level: LogLevel) {
     // A second subscriber cannot be set; the first one stays, and that is as good.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         drop(FILTER.set(handle));
+        note(level);
     }
+}
+
+/// The level in force.
+pub(crate) fn level() -> LogLevel {
+    let at = usize::from(LEVEL.load(Ordering::Relaxed));
+    LogLevel::ALL.get(at).copied().unwrap_or(LogLevel::Error)
+}
+
+fn note(level: LogLevel) {
+    let at = LogLevel::ALL.iter().position(|known| *known == level);
+    LEVEL.store(at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0), Ordering::Relaxed);
 }
 
 /// Logs at this level from now on.
 pub(crate) fn set_level(level: LogLevel) {
-    if let Some(handle) = FILTER.get()
-        && let Err(error) = handle.reload(filter(level))
-    {
-        tracing::warn!("the log level stays as it is: {error}; restart memcharged to change it");
+    let Some(handle) = FILTER.get() else { return };
+    match handle.reload(filter(level)) {
+        Ok(()) => note(level),
+        Err(error) => {
+            tracing::warn!("the log level stays as it is: {error}; restart memcharged to change it");
+        }
     }
 }
 

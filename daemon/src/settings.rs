@@ -35,8 +35,23 @@ pub(crate) fn load(roots: &Roots) -> Result<Loaded, Vec<ConfigError>> {
 /// and given up.
 pub(crate) async fn load_in_time(roots: &Roots) -> Result<Result<Loaded, Vec<ConfigError>>> {
     let roots = roots.clone();
+    in_time(move || load(&roots)).await
+}
+
+/// The configuration of a mount, or the main one, merged from its files; see [`memcharge_config::cat`].
+pub(crate) async fn cat(roots: &Roots, name: Option<MountName>) -> Result<String> {
+    let roots = roots.clone();
+    let sought = name.clone();
+    let text = in_time(move || memcharge_config::cat(&roots, Accounts::system(), sought.as_ref())).await?;
+    let text = text.map_err(|errors| DaemonError::Config(lines(&errors)))?;
+    text.ok_or_else(|| DaemonError::NotConfigured {
+        name: name.map(|name| name.to_string()).unwrap_or_default(),
+    })
+}
+
+async fn in_time<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let late = |_| DaemonError::Late { what: "reading the configuration".into(), limit: LOAD_LIMIT };
-    let read = timeout(LOAD_LIMIT, spawn_blocking(move || load(&roots))).await.map_err(late)?;
+    let read = timeout(LOAD_LIMIT, spawn_blocking(read)).await.map_err(late)?;
     read.map_err(|error| DaemonError::io("read", "the configuration")(std::io::Error::other(error)))
 }
 

@@ -29,6 +29,8 @@ pub struct Needs {
     pub programs: &'static [&'static str],
     /// How long the test may take.
     pub timeout: Duration,
+    /// Whether it measures time: no other VM runs beside it.
+    pub alone: bool,
 }
 
 /// Debian 13, Linux 6.12, nothing else.
@@ -38,7 +40,11 @@ pub const PLAIN: Needs = Needs {
     packages: &[],
     programs: &[],
     timeout: Duration::from_secs(300),
+    alone: false,
 };
+
+/// The same for what measures time.
+pub const TIMED: Needs = Needs { alone: true, ..PLAIN };
 
 /// Debian 12, Linux 6.12.
 pub const BOOKWORM: Needs = Needs { suite: Suite::Bookworm, ..PLAIN };
@@ -132,6 +138,7 @@ fn run(needs: &Needs, name: &str, programs: &[(&str, &str)], phases: usize) -> R
         then: vec![command.clone(); phases.saturating_sub(1)],
         files,
         timeout: needs.timeout,
+        alone: needs.alone,
         on_failure: Some(
             "echo; echo == journal of memcharged and the stores; \
              journalctl -b --no-pager -o short-monotonic -u memcharged -u 'memcharge-store-*' -n 200; \

@@ -1,8 +1,8 @@
 //! Tests and checks.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
@@ -41,11 +41,18 @@ pub(crate) fn test(arguments: &TestArgs) -> Result<ExitCode> {
 /// Builds the daemon and the store once more, as programs that die where a test wants it.
 fn faulty_programs() -> Result<(PathBuf, PathBuf)> {
     let programs = ["memcharged", "memcharge-store"];
-    let mut build = cargo(["build", "--quiet", "--target-dir"]);
-    // Apart from what the tests link: the features differ.
-    build.arg(target().join("faulty"));
-    run(build.args(programs.iter().flat_map(|name| ["--package", name])).args(["--features", "faults"]))?;
-    let [daemon, store] = programs.map(|name| target().join("faulty/debug").join(name));
+    let packages = programs.iter().flat_map(|name| ["--package", name]);
+    run(cargo(["build", "--quiet", "--features", "faults"]).args(packages))?;
+    // The tests' own build puts programs without faults in their places.
+    let kept = target().join("faulty");
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let keep = |name: &str| {
+        let (from, to) = (target().join("debug").join(name), kept.join(name));
+        fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        Ok::<_, anyhow::Error>(to)
+    };
+    let [daemon, store] = programs.map(keep);
+    let (daemon, store) = (daemon?, store?);
     Ok((daemon, store))
 }
 

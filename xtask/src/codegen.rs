@@ -1,4 +1,4 @@
-//! Proxies from the XML contract, so that the two cannot drift apart.
+//! Proxies and a manual page from the XML contract, so that they cannot drift apart.
 
 use std::{
     error::Error,
@@ -11,41 +11,53 @@ use std::{
 use zbus_xml::{Interface, Node};
 use zbus_xmlgen::CodeGenerator;
 
-type Failure = Box<dyn Error>;
+use crate::manual;
 
-const XML_DIR: &str = "dbus-interfaces/xml";
+/// Whatever goes wrong: it is only shown.
+pub(crate) type Failure = Box<dyn Error>;
+
+/// Where the contract is, below the root.
+pub(crate) const XML_DIR: &str = "dbus-interfaces/xml";
+
+/// The annotation that says whether a property tells about its changes.
+pub(crate) const EMITS_CHANGED: &str = "org.freedesktop.DBus.Property.EmitsChangedSignal";
+
 const GENERATED_DIR: &str = "dbus-interfaces/src/generated";
 const BUS_NAME: &str = "org.memcharge.Memcharge1";
-const EMITS_CHANGED: &str = "org.freedesktop.DBus.Property.EmitsChangedSignal";
 
 /// Writes the generated files below `root`, the workspace. With `check` it writes nothing, and fails where a file
 /// is not what would be written.
 pub(crate) fn run(root: &Path, check: bool) -> Result<(), Failure> {
-    for (file, content) in generated(&root.join(XML_DIR))? {
-        let path = root.join(GENERATED_DIR).join(&file);
+    let page = (PathBuf::from(manual::PAGE), manual::page(root)?);
+    for (file, content) in proxies(root)?.into_iter().chain([page]) {
+        let path = root.join(&file);
         if fs::read_to_string(&path).is_ok_and(|found| found == content) {
             continue;
         }
         if check {
-            let shown = Path::new(GENERATED_DIR).join(&file);
-            return Err(
-                format!("{} does not match {XML_DIR}; run: cargo xtask codegen", shown.display()).into()
-            );
+            let shown = file.display();
+            return Err(format!("{shown} does not match {XML_DIR}; run: cargo xtask codegen").into());
         }
         fs::write(&path, content).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }
 
-/// The files that belong to the XML files in `xml_dir`: names relative to the folder of generated files, ordered,
-/// and contents as rustfmt leaves them.
-pub(crate) fn generated(xml_dir: &Path) -> Result<Vec<(PathBuf, String)>, Failure> {
-    let mut paths = fs::read_dir(xml_dir)
+/// The XML files below `root`, ordered by name.
+pub(crate) fn contract(root: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let xml_dir = root.join(XML_DIR);
+    let mut paths = fs::read_dir(&xml_dir)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
         .map_err(|e| format!("{}: {e}", xml_dir.display()))?;
     paths.retain(|path| path.extension().is_some_and(|ext| ext == "xml"));
     paths.sort();
-    paths.iter().map(|path| proxy_file(path)).collect()
+    Ok(paths)
+}
+
+/// The proxies: their places below `root`, and contents as rustfmt leaves them.
+fn proxies(root: &Path) -> Result<Vec<(PathBuf, String)>, Failure> {
+    let placed = |(file, content)| (Path::new(GENERATED_DIR).join::<PathBuf>(file), content);
+    contract(root)?.iter().map(|path| proxy_file(path).map(placed)).collect()
 }
 
 fn proxy_file(path: &Path) -> Result<(PathBuf, String), Failure> {
@@ -88,7 +100,7 @@ fn property_names(interface: &Interface<'_>) -> String {
 
 /// Turns each comment `Name: text` in front of a member of that name into a doc string inside of it, where the
 /// generator looks for one.
-fn comments_as_docs(xml: &str) -> String {
+pub(crate) fn comments_as_docs(xml: &str) -> String {
     let mut out = String::with_capacity(xml.len());
     let mut rest = xml;
     while let Some((before, comment, after)) = next_comment(rest) {
@@ -97,16 +109,25 @@ fn comments_as_docs(xml: &str) -> String {
         let Some((name, text)) = comment.split_once(':') else { continue };
         let marker = format!("name=\"{}\"", name.trim());
         let Some(end) = rest.find('>') else { continue };
-        if rest[..end].contains(&marker) {
-            out.push_str(&rest[..=end]);
-            out.push_str(&format!("<docstring>{}</docstring>", text.trim()));
+        let tag = &rest[..end];
+        if tag.contains(&marker) {
+            let doc = format!("<docstring>{}</docstring>", text.trim());
+            match tag.strip_suffix('/') {
+                // An empty element has no inside yet.
+                Some(tag) => {
+                    let kind = tag.trim_start_matches([' ', '\n', '<']).split(' ').next().unwrap_or_default();
+                    out.push_str(&format!("{tag}>{doc}</{kind}>"));
+                }
+                None => out.push_str(&format!("{tag}>{doc}")),
+            }
             rest = &rest[end + 1..];
         }
     }
     out + rest
 }
 
-fn next_comment(text: &str) -> Option<(&str, &str, &str)> {
+/// What is before the next comment, in it and after it.
+pub(crate) fn next_comment(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once("<!--")?;
     let (comment, after) = rest.split_once("-->")?;
     Some((before, comment, after))
@@ -164,11 +185,12 @@ mod tests {
 
     #[test]
     fn a_comment_of_a_member_becomes_its_doc() {
-        let xml =
-            r#"<!-- File: all --><a><!-- X: does x. --> <method name="X"></method><method name="Y"/></a>"#;
+        let xml = r#"<!-- File: all --><a><!-- X: does x. --> <method name="X"></method><method name="Y"/>
+            <!-- Z: does z. --><method name="Z"/></a>"#;
         assert_eq!(
             comments_as_docs(xml),
-            r#"<a> <method name="X"><docstring>does x.</docstring></method><method name="Y"/></a>"#
+            r#"<a> <method name="X"><docstring>does x.</docstring></method><method name="Y"/>
+            <method name="Z"><docstring>does z.</docstring></method></a>"#
         );
     }
 

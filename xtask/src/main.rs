@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod codegen;
 mod deb;
+mod manual;
 mod run;
 mod tools;
 mod vm;
@@ -33,7 +34,7 @@ enum Command {
     Vm(vm::VmArgs),
     /// Builds the Debian package; prints its path.
     Deb,
-    /// Writes the D-Bus proxies anew from the XML.
+    /// Writes the D-Bus proxies and their manual page anew from the XML.
     Codegen {
         /// Only compare.
         #[arg(long)]

@@ -1,5 +1,5 @@
 //! Programs built from other crates, which a Rust toolchain does not bring: used where they are installed, else built
-//! once below the target directory.
+//! once per user.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,15 +16,27 @@ pub(crate) struct Tool {
     program: &'static str,
     version: &'static str,
     what_for: &'static str,
+    /// Optimised only where tests wait for its work.
+    profile: &'static str,
 }
 
 /// Makes Debian packages.
-pub(crate) const CARGO_DEB: Tool =
-    Tool { krate: "cargo-deb", program: "cargo-deb", version: "^3", what_for: "the Debian package" };
+pub(crate) const CARGO_DEB: Tool = Tool {
+    krate: "cargo-deb",
+    program: "cargo-deb",
+    version: "^3",
+    what_for: "the Debian package",
+    profile: "dev",
+};
 
 /// Checks licences and sources of dependencies.
-pub(crate) const CARGO_DENY: Tool =
-    Tool { krate: "cargo-deny", program: "cargo-deny", version: "^0.19", what_for: "the licence check" };
+pub(crate) const CARGO_DENY: Tool = Tool {
+    krate: "cargo-deny",
+    program: "cargo-deny",
+    version: "^0.19",
+    what_for: "the licence check",
+    profile: "dev",
+};
 
 /// The POSIX conformance suite.
 pub(crate) const PJDFSTEST: Tool = Tool {
@@ -32,15 +44,21 @@ pub(crate) const PJDFSTEST: Tool = Tool {
     program: "pjdfstest",
     version: "^0.2",
     what_for: "the POSIX conformance tests",
+    profile: "release",
 };
 
 /// The file system exerciser.
-pub(crate) const FSX: Tool =
-    Tool { krate: "fsx", program: "fsx", version: "^0.3", what_for: "random file operations" };
+pub(crate) const FSX: Tool = Tool {
+    krate: "fsx",
+    program: "fsx",
+    version: "^0.3",
+    what_for: "random file operations",
+    profile: "release",
+};
 
 /// The tool's program, built if need be.
 pub(crate) fn get(tool: &Tool) -> Result<PathBuf> {
-    let tools = target().join("tools");
+    let tools = directory(tool);
     let own = tools.join("bin").join(tool.program);
     if own.exists() {
         return Ok(own);
@@ -49,10 +67,18 @@ pub(crate) fn get(tool: &Tool) -> Result<PathBuf> {
         return Ok(installed);
     }
     say(&format!("building {} for {} (once, a few minutes)", tool.krate, tool.what_for));
-    let mut install =
-        cargo(["install", "--quiet", "--locked", "--version", tool.version, tool.krate, "--root"]);
-    run(install.arg(&tools).env_remove("CARGO_TARGET_DIR"))?;
+    let mut install = cargo(["install", "--quiet", "--locked", "--version", tool.version, tool.krate]);
+    install.args(["--profile", tool.profile, "--root"]).arg(&tools);
+    run(install.env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_DEV_DEBUG", "false"))?;
     Ok(own)
+}
+
+/// Where the tool is kept: outside the checkout, so that a new one does not build it again.
+fn directory(tool: &Tool) -> PathBuf {
+    let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
+    let named = format!("{}-{}", tool.krate, tool.version.trim_start_matches('^'));
+    cache.map_or_else(|| target().join("tools"), |cache| cache.join("memcharge-tools")).join(named)
 }
 
 /// A command for a cargo subcommand that [`get`] has found.

@@ -132,6 +132,7 @@ fn in_vm(program: &str, arguments: &str, seconds: u64) -> Result<ExitCode> {
     let job = Job {
         files: vec![file(program), file("memcharge-probe")],
         timeout: Duration::from_secs(seconds),
+        alone: true,
         on_failure: Some("journalctl -b --no-pager -u memcharged -u 'memcharge-store-*'".to_owned()),
         ..Job::new(guest, format!("./{program} {arguments}"))
     };

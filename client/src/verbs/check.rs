@@ -134,9 +134,10 @@ fn is_file(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::assert_valid;
 
     fn view(json: JsonMode) -> View {
-        View { json, no_pager: false, no_legend: false, quiet: false }
+        View { json, ..View::default() }
     }
 
     fn sample() -> [Finding; 2] {
@@ -152,6 +153,7 @@ mod tests {
         assert_eq!(report.code, 1);
         assert_eq!(render(&[], view(JsonMode::Off)), Report::default());
         assert_eq!(render(&[], view(JsonMode::Short)).text, "[]\n");
+        assert_valid("check", &render(&sample(), view(JsonMode::Short)).text);
     }
 
     #[test]

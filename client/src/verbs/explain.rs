@@ -9,11 +9,12 @@ use crate::{
     event::{Recorded, outcome_text},
     explanation::explain,
     json::escape_controls,
-    output::{Report, json_text, wrap},
+    layout::wrap,
+    output::{Report, json_text},
     time::utc,
 };
 
-/// The length of a line.
+/// The length of a line, where the terminal is not narrower: longer ones are hard to read.
 const WIDTH: usize = 80;
 
 /// Explains the event with this id, or with these first digits of it.
@@ -32,7 +33,8 @@ fn render(recorded: &Recorded, view: View) -> String {
     json_text(view, json).unwrap_or_else(|| {
         let (mount, outcome) = (escape_controls(&event.mount), outcome_text(event));
         let head = format!("{} {mount}: {outcome}\nEvent {}\n", utc(event.realtime_usec), event.id);
-        let blocks = paragraphs.iter().map(|text| format!("\n{}\n", wrap(text, WIDTH)));
+        let width = view.width().map_or(WIDTH, |width| width.min(WIDTH));
+        let blocks = paragraphs.iter().map(|text| format!("\n{}\n", wrap(text, width)));
         head + &blocks.collect::<String>()
     })
 }
@@ -43,12 +45,13 @@ mod tests {
     use crate::{
         cli::JsonMode,
         event::tests::{details, event},
+        schema::assert_valid,
     };
 
     #[test]
     fn text_is_for_a_terminal_and_json_has_the_event_too() {
         let recorded = Recorded::read(details(&event())).unwrap();
-        let view = |json| View { json, no_pager: false, no_legend: false, quiet: false };
+        let view = |json| View { json, ..View::default() };
         let text = render(&recorded, view(JsonMode::Off));
         assert!(
             text.starts_with(
@@ -57,7 +60,9 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        let json: Json = serde_json::from_str(&render(&recorded, view(JsonMode::Short))).unwrap();
+        let text = render(&recorded, view(JsonMode::Short));
+        assert_valid("explain", &text);
+        let json: Json = serde_json::from_str(&text).unwrap();
         assert_eq!(json["outcome"], "enospc");
         assert_eq!(json["explanation"].as_str().unwrap().lines().count(), 5);
     }

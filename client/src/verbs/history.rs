@@ -10,9 +10,21 @@ use crate::{
     error::ClientError,
     event::{Recorded, asked_text, charger_text, limit_text, outcome_text},
     json::escape_controls,
-    output::{Align, Report, json_text, table},
+    output::{Report, json_text},
+    table::{Column, table},
     time::{self, utc},
 };
+
+const COLUMNS: [Column; 8] = [
+    Column::word("TIME"),
+    Column::word("ID"),
+    Column::text("MOUNT"),
+    Column::text("OUTCOME"),
+    Column::path("LIMIT"),
+    Column::number("ASKED"),
+    Column::text("CHARGER"),
+    Column::number("REPEATS"),
+];
 
 /// So many digits tell events apart; `explain` takes them. JSON has them all.
 const ID_DIGITS: usize = 12;
@@ -36,18 +48,8 @@ fn options(args: &HistoryArgs, now_usec: u64) -> HashMap<&'static str, Value<'st
 
 fn render(events: &[Recorded], view: View) -> String {
     json_text(view, || events.iter().map(Recorded::json).collect()).unwrap_or_else(|| {
-        let head = [
-            ("TIME", Align::Left),
-            ("ID", Align::Left),
-            ("MOUNT", Align::Left),
-            ("OUTCOME", Align::Left),
-            ("LIMIT", Align::Left),
-            ("ASKED", Align::Right),
-            ("CHARGER", Align::Left),
-            ("REPEATS", Align::Right),
-        ];
         let rows: Vec<_> = events.iter().map(row).collect();
-        table(head, &rows, !view.no_legend)
+        table(COLUMNS, &rows, view)
     })
 }
 
@@ -75,13 +77,14 @@ mod tests {
     use crate::{
         cli::JsonMode,
         event::tests::{details, event},
+        schema::assert_valid,
         time::Since,
     };
 
     #[test]
     fn a_line_for_each_event() {
         let events = [Recorded::read(details(&event())).unwrap()];
-        let view = |json| View { json, no_pager: false, no_legend: false, quiet: false };
+        let view = |json| View { json, ..View::default() };
         let text = render(&events, view(JsonMode::Off));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split("  ").collect()).collect();
         let words = |line: usize| lines[line].iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty());
@@ -102,7 +105,9 @@ mod tests {
                 "0"
             ]
         );
-        let found: Json = serde_json::from_str(&render(&events, view(JsonMode::Short))).unwrap();
+        let text = render(&events, view(JsonMode::Short));
+        assert_valid("history", &text);
+        let found: Json = serde_json::from_str(&text).unwrap();
         assert_eq!(found[0]["bytes_asked"], 1 << 20);
         assert_eq!(render(&[], view(JsonMode::Short)), "[]\n");
     }

@@ -8,8 +8,18 @@ use crate::{
     cli::View,
     error::ClientError,
     json::{escape_controls, to_text},
-    output::{Align, Report, json_text, short_size, table},
+    output::{Report, json_text, short_size},
+    style::state_style,
+    table::{Column, table},
 };
+
+const COLUMNS: [Column; 5] = [
+    Column::text("NAME"),
+    Column::path("WHERE"),
+    Column::path("TARGET"),
+    Column::number("USED"),
+    Column::word("STATE").painted(state_style),
+];
 
 /// Lists the mounts.
 pub(crate) async fn run(view: View) -> Result<Report, ClientError> {
@@ -25,15 +35,8 @@ pub(crate) async fn run(view: View) -> Result<Report, ClientError> {
 /// The state is `None` where it cannot be read, as for a mount that has ended meanwhile.
 fn render(mounts: &[(MountRow, Option<String>)], view: View) -> String {
     json_text(view, || mounts.iter().map(row_json).collect()).unwrap_or_else(|| {
-        let head = [
-            ("NAME", Align::Left),
-            ("WHERE", Align::Left),
-            ("TARGET", Align::Left),
-            ("USED", Align::Right),
-            ("STATE", Align::Left),
-        ];
         let rows: Vec<_> = mounts.iter().map(row_cells).collect();
-        table(head, &rows, !view.no_legend)
+        table(COLUMNS, &rows, view)
     })
 }
 
@@ -63,7 +66,7 @@ mod tests {
     use memcharge_dbus::mount_path;
 
     use super::*;
-    use crate::cli::JsonMode;
+    use crate::{cli::JsonMode, schema::assert_valid};
 
     #[test]
     fn text_and_json() {
@@ -75,17 +78,22 @@ mod tests {
             object: mount_path(&"m".parse().unwrap()),
         };
         let mounts = [(row, Some("active".to_owned()))];
-        let view = |json| View { json, no_pager: false, no_legend: false, quiet: false };
+        let view = |json| View { json, ..View::default() };
         assert_eq!(
             render(&mounts, view(JsonMode::Off)),
             "NAME  WHERE   TARGET   USED  STATE\nm     /run/m  a.slice  1.0M  active\n"
         );
-        let found: Json = serde_json::from_str(&render(&mounts, view(JsonMode::Short))).unwrap();
+        let text = render(&mounts, view(JsonMode::Short));
+        assert_valid("list", &text);
+        let found: Json = serde_json::from_str(&text).unwrap();
         assert_eq!(
             found,
             json!([{"name": "m", "where": "/run/m", "target": "a.slice", "used_bytes": 1048576, "state": "active",
                     "object": "/org/memcharge/Memcharge1/mount/m"}])
         );
         assert_eq!(render(&[], view(JsonMode::Short)), "[]\n");
+        let [(row, _)] = mounts;
+        let gone = [(MountRow { used: NO_LIMIT, ..row }, None)];
+        assert_valid("list", &render(&gone, view(JsonMode::Short)));
     }
 }

@@ -113,17 +113,37 @@ impl Targets {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::cli::JsonMode;
+    use crate::{
+        cli::JsonMode,
+        event::{
+            Recorded,
+            tests::{details, event},
+        },
+        schema::assert_valid,
+    };
 
     #[test]
     fn each_line_ends_and_json_stays_on_one() {
-        let view = |json| View { json, no_pager: false, no_legend: false, quiet: false };
+        let view = |json| View { json, ..View::default() };
         let happening = Happening::MountNew { mount: "m".into() };
         assert_eq!(render(&happening, None, 0, view(JsonMode::Off)), "1970-01-01 00:00:00Z m: new\n");
         assert_eq!(
             render(&happening, None, 0, view(JsonMode::Short)),
             "{\"mount\":\"m\",\"received_usec\":0,\"signal\":\"mount_new\"}\n"
         );
+        let recorded = Recorded::read(details(&event())).unwrap();
+        for happening in [
+            happening,
+            Happening::RemoteOom(Box::new(recorded)),
+            Happening::MountRemoved { mount: "m".into() },
+            Happening::State { mount: "m".into(), state: "active".into(), reason: None },
+            Happening::State { mount: "m".into(), state: "frozen".into(), reason: Some("why".into()) },
+            Happening::MemoryEvent { target_id: 7, deltas: BTreeMap::from([("max".into(), 3)]) },
+        ] {
+            assert_valid("monitor", &render(&happening, None, 0, view(JsonMode::Short)));
+        }
     }
 }

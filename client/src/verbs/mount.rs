@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use zbus::zvariant::Value;
+use zbus::zvariant::{ObjectPath, Value};
 
 use crate::{
     bus::Bus,
@@ -19,10 +19,11 @@ pub(crate) async fn run(args: &MountArgs, view: View) -> Result<Report, ClientEr
     let bus = Bus::connect().await?;
     let sent = options.iter().map(|(name, value)| (*name, value)).collect();
     let object = bus.manager.mount(args.name.as_str(), sent).await?;
-    if view.quiet {
-        return Ok(Report::default());
-    }
-    Ok(json_text(view, || json!({"mount": object.as_str()})).unwrap_or_else(|| format!("{object}\n")).into())
+    Ok(if view.quiet { Report::default() } else { render(&object, view).into() })
+}
+
+fn render(object: &ObjectPath<'_>, view: View) -> String {
+    json_text(view, || json!({"mount": object.as_str()})).unwrap_or_else(|| format!("{object}\n"))
 }
 
 /// The options of the call. What is given twice is refused, since only one of the two could count.
@@ -50,6 +51,7 @@ fn options(args: &MountArgs) -> Result<BTreeMap<&'static str, Value<'static>>, C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cli::JsonMode, schema::assert_valid};
 
     fn args() -> MountArgs {
         MountArgs {
@@ -92,6 +94,13 @@ mod tests {
                 ("Where", Value::from("/run/m")),
             ]
         );
+    }
+
+    #[test]
+    fn the_object_is_named() {
+        let object = memcharge_dbus::mount_path(&"a.b".parse().unwrap());
+        assert_eq!(render(&object, View::default()), "/org/memcharge/Memcharge1/mount/a_2eb\n");
+        assert_valid("mount", &render(&object, View { json: JsonMode::Short, ..View::default() }));
     }
 
     #[test]

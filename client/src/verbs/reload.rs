@@ -20,5 +20,21 @@ pub(crate) async fn run(view: View) -> Result<Report, ClientError> {
         return Ok(Report::default());
     }
     let generation = bus.manager.config_generation().await?;
-    Ok(json_text(view, || json!({"config_generation": generation})).unwrap_or_default().into())
+    Ok(render(generation, view).into())
+}
+
+fn render(generation: u64, view: View) -> String {
+    json_text(view, || json!({"config_generation": generation})).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::assert_valid;
+
+    #[test]
+    fn nothing_is_said_but_to_programs() {
+        assert_eq!(render(3, View::default()), "");
+        assert_valid("reload", &render(3, View { json: JsonMode::Short, ..View::default() }));
+    }
 }

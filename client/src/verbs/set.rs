@@ -27,7 +27,12 @@ pub(crate) async fn run(name: &MountName, assignments: &[String], view: View) ->
     let bus = Bus::connect().await?;
     let sent = options.iter().map(|(name, value)| (*name, value)).collect();
     let generation = proxy(&bus, name).await?.set_policy(sent).await?;
-    Ok(json_text(view, || json!({"generation": generation})).unwrap_or_default().into())
+    Ok(render(generation, view).into())
+}
+
+/// The number of changes so far is for programs only.
+fn render(generation: u64, view: View) -> String {
+    json_text(view, || json!({"generation": generation})).unwrap_or_default()
 }
 
 /// Goes back to the policy of the file, or to the one that the mount was made with.
@@ -63,6 +68,13 @@ fn options(assignments: &[String]) -> Result<BTreeMap<&'static str, Value<'stati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cli::JsonMode, schema::assert_valid};
+
+    #[test]
+    fn nothing_is_said_but_to_programs() {
+        assert_eq!(render(3, View::default()), "");
+        assert_valid("set", &render(3, View { json: JsonMode::Short, ..View::default() }));
+    }
 
     fn read(assignments: &[&str]) -> Result<BTreeMap<&'static str, Value<'static>>, ClientError> {
         options(&assignments.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())

@@ -9,13 +9,19 @@ use crate::{
     cli::View,
     error::ClientError,
     event::{Recorded, asked_text, charger_text, outcome_text},
+    json::escape_controls,
+    layout::{cut_end, cut_middle, wrap},
     output::{Report, human_size, json_text},
     properties::Properties,
+    style::{paint, state_style},
     time,
 };
 
 /// How wide the labels of a block are.
 const LABEL_WIDTH: usize = 10;
+
+/// How narrow the values may become; on a narrower terminal lines are too long.
+const LEAST_WIDTH: usize = 10;
 
 /// What is shown: the daemon and some of its mounts.
 struct Status {
@@ -41,7 +47,7 @@ pub(crate) async fn run(name: Option<&MountName>, view: View) -> Result<Report, 
     let (version, dry_run) = (manager.version().await?, manager.dry_run().await?);
     let status =
         Status { version, dry_run, count: manager.mount_count().await?, mounts, now_usec: time::now()? };
-    Ok(json_text(view, || json(&status)).unwrap_or_else(|| text(&status)).into())
+    Ok(json_text(view, || json(&status)).unwrap_or_else(|| text(&status, view)).into())
 }
 
 /// All mounts but those that end while they are read.
@@ -65,18 +71,18 @@ fn json(status: &Status) -> Json {
     })
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, view: View) -> String {
     let count = match status.count {
         0 => "no mounts".to_owned(),
         1 => "1 mount".to_owned(),
         more => format!("{more} mounts"),
     };
     let mode = if status.dry_run { " (dry run)" } else { "" };
-    let blocks: String = status.mounts.iter().map(|mount| block(mount, status.now_usec)).collect();
+    let blocks: String = status.mounts.iter().map(|mount| block(mount, status.now_usec, view)).collect();
     format!("memcharged {}{mode}, {count}\n{blocks}", status.version)
 }
 
-fn block(mount: &Properties, now_usec: u64) -> String {
+fn block(mount: &Properties, now_usec: u64, view: View) -> String {
     let state = match mount.text("StateReason") {
         reason if reason.is_empty() => mount.text("State"),
         reason => format!("{} ({reason})", mount.text("State")),
@@ -86,20 +92,48 @@ fn block(mount: &Properties, now_usec: u64) -> String {
         Some(pid) => format!("PID {pid}"),
         None => mount.text("StorePid"),
     };
-    let lines = [
-        ("Where", mount.text("Where")),
-        ("Target", mount.text("Target")),
-        ("State", state),
-        ("Used", used(mount)),
-        ("Headroom", size(mount, "HeadroomBytes")),
-        ("Charged", size(mount, "ChargedBytes")),
-        ("Denials", mount.text("Denials")),
-        ("Kills", mount.text("Kills")),
-        ("Last", last(mount, now_usec)),
-        ("Store", store),
+    let room = view.width().map(|width| width.saturating_sub(LABEL_WIDTH + ": ".len()).max(LEAST_WIDTH));
+    let path = |value: String| room.map_or(value.clone(), |room| cut_middle(&value, room));
+    let words = |value: String| room.map_or(value.clone(), |room| lines(&value, room));
+    let entries = [
+        ("Where", Some(path(mount.text("Where")))),
+        ("Target", Some(path(mount.text("Target")))),
+        ("State", Some(paint_state(&mount.text("State"), words(state), view))),
+        ("Used", Some(words(used(mount)))),
+        ("Headroom", Some(words(size(mount, "HeadroomBytes")))),
+        ("Charged", Some(words(size(mount, "ChargedBytes")))),
+        ("Earlier", earlier(mount).map(words)),
+        ("Denials", Some(words(mount.text("Denials")))),
+        ("Kills", Some(words(mount.text("Kills")))),
+        ("Last", Some(words(last(mount, now_usec)))),
+        ("Store", Some(words(store))),
     ];
-    let line = |(label, value): &(&str, String)| format!("{label:>LABEL_WIDTH$}: {value}\n");
-    format!("\n{}\n{}", mount.text("Name"), lines.iter().map(line).collect::<String>())
+    let shown = entries.into_iter().filter_map(|(label, value)| Some((label, value?)));
+    let line = |(label, value)| format!("{label:>LABEL_WIDTH$}: {value}\n");
+    let name = view.width().map_or(mount.text("Name"), |width| cut_end(&mount.text("Name"), width));
+    format!("\n{name}\n{}", shown.map(line).collect::<String>())
+}
+
+/// A value in lines of at most `room` columns, those after the first below it. Nothing is left out but the end of a
+/// word that is too long by itself: reasons say what to do.
+fn lines(value: &str, room: usize) -> String {
+    let lines: Vec<String> = wrap(value, room).lines().map(|line| cut_end(line, room)).collect();
+    lines.join(&format!("\n{}", " ".repeat(LABEL_WIDTH + ": ".len())))
+}
+
+/// The state, at the beginning of the value, in its colour.
+fn paint_state(state: &str, value: String, view: View) -> String {
+    match value.strip_prefix(state) {
+        Some(rest) => format!("{}{rest}", paint(state, state_style(state), view.screen.colour)),
+        None => value,
+    }
+}
+
+/// Who still pays for what was written before the mount was retargeted; `None` where nobody does.
+fn earlier(mount: &Properties) -> Option<String> {
+    let targets = mount.words("PreviousTargets");
+    let targets = targets.iter().map(|target| escape_controls(target)).collect::<Vec<_>>().join(", ");
+    (!targets.is_empty()).then(|| format!("{} paid by {targets}", size(mount, "PreviousBytes")))
 }
 
 fn used(mount: &Properties) -> String {
@@ -147,7 +181,12 @@ mod tests {
     use zbus::zvariant::Value;
 
     use super::*;
-    use crate::{event::tests::event, properties::tests::sample};
+    use crate::{
+        event::tests::event,
+        properties::tests::{complete, sample},
+        schema::assert_valid,
+        terminal::{Screen, Size},
+    };
 
     fn status() -> Status {
         let mount = sample(vec![
@@ -171,15 +210,60 @@ mod tests {
     #[test]
     fn a_block_for_each_mount() {
         assert_eq!(
-            text(&status()),
+            text(&status(), View::default()),
             "memcharged 0.1.0, 1 mount\n\nmodels\n     Where: /run/m\n    Target: a.slice\n     \
              State: failed (the store died)\n      Used: (error: no store) of 2.0 GiB\n  \
              Headroom: no limit\n   Charged: 14.0 MiB\n   Denials: 3\n     Kills: 1\n      Last: none\n     Store: none\n"
         );
         let empty = Status { count: 0, mounts: Vec::new(), ..status() };
-        assert_eq!(text(&empty), "memcharged 0.1.0, no mounts\n");
+        assert_eq!(text(&empty, View::default()), "memcharged 0.1.0, no mounts\n");
         let dry = Status { dry_run: true, ..empty };
-        assert_eq!(text(&dry), "memcharged 0.1.0 (dry run), no mounts\n");
+        assert_eq!(text(&dry, View::default()), "memcharged 0.1.0 (dry run), no mounts\n");
+    }
+
+    #[test]
+    fn who_paid_earlier_is_named_while_they_still_do() {
+        let mount = |targets: Vec<&'static str>, bytes: Result<u64, &'static str>| {
+            let bytes = bytes.map(Value::from);
+            sample(vec![("PreviousTargets", Ok(targets.into())), ("PreviousBytes", bytes)])
+        };
+        for (mount, line) in [
+            (mount(vec!["a.slice"], Ok(12 << 20)), Some("12.0 MiB paid by a.slice")),
+            (mount(vec!["a.slice", "/b\nc"], Ok(0)), Some("0 B paid by a.slice, /b\\nc")),
+            (mount(vec!["a.slice"], Err("no store")), Some("(error: no store) paid by a.slice")),
+            (mount(vec![], Ok(0)), None),
+            (sample(vec![]), None),
+        ] {
+            assert_eq!(earlier(&mount).as_deref(), line);
+        }
+        let shown = block(&mount(vec!["a.slice"], Ok(12 << 20)), 0, View::default());
+        assert!(shown.contains("\n   Earlier: 12.0 MiB paid by a.slice\n"), "{shown}");
+        assert!(!block(&sample(vec![]), 0, View::default()).contains("Earlier"));
+    }
+
+    #[test]
+    fn a_terminal_gets_colours_and_lines_that_fit() {
+        let size = Some(Size { columns: 24, lines: 50 });
+        let view = View { screen: Screen { colour: true, size, paged: true }, ..View::default() };
+        let mut long = status();
+        long.mounts = vec![sample(vec![
+            ("Name", Ok("models".into())),
+            ("Where", Ok("/run/shared/models".into())),
+            ("State", Ok("failed".into())),
+            ("StateReason", Ok("the store died, and the data are kept".into())),
+        ])];
+        let shown = text(&long, view);
+        for part in [
+            "     Where: /run/…models\n",
+            "     State: \u{1b}[1m\u{1b}[31mfailed\u{1b}[0m (the\n            store died,\n",
+        ] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        let plain = shown.replace("\u{1b}[1m\u{1b}[31m", "").replace("\u{1b}[0m", "");
+        assert!(plain.lines().skip(1).all(|line| line.chars().count() <= 24), "{plain}");
+        assert!(
+            text(&long, View { full: true, ..view }).contains("(the store died, and the data are kept)\n")
+        );
     }
 
     #[test]
@@ -205,5 +289,7 @@ mod tests {
         assert_eq!(found["dry_run"], false);
         assert_eq!(found["mounts"][0]["size_max"], 2u64 << 30);
         assert_eq!(found["mounts"][0]["used_bytes"], Json::Null);
+        let whole = Status { mounts: vec![complete()], ..status() };
+        assert_valid("status", &format!("{}\n", json(&whole)));
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use memcharge_policy::{MountName, MountPolicy};
 
 use crate::{
+    cat::{Layer, cat_main, cat_mount},
     check::clean_path,
     error::{ConfigError, Located, Problem},
     fragment::{Accounts, Fragment, Read, read_mount_file},
@@ -53,17 +54,42 @@ pub struct LoadedMount {
 /// Drop-ins of a mount whose file is not there, or is masked, do nothing.
 pub fn load(roots: &Roots, accounts: Accounts<'_>) -> Result<Loaded, Vec<ConfigError>> {
     let mut loading = Loading { roots, accounts, errors: roots.check() };
-    let (main, main_files) = loading.main();
+    let main_layers = loading.main();
+    let main = merged_main(&main_layers);
     let drafts = loading.mounts(&main.defaults);
     loading.places(&drafts);
     // A value that breaks a rule is still in its fragment here, and has been taken down with its line.
     let mounts = if loading.errors.is_empty() { loading.policies(drafts) } else { Vec::new() };
-    let mut errors = loading.errors;
-    if !errors.is_empty() {
-        errors.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-        return Err(errors);
-    }
+    loading.end()?;
+    let main_files = main_layers.into_iter().map(|(path, _)| path).collect();
     Ok(Loaded { main: main.into(), main_files, mounts })
+}
+
+/// The configuration of a mount, merged, as the text of a file that says where each value comes from; without a name the
+/// main configuration. `None`: no file configures such a mount. Errors are those of [`load`].
+pub fn cat(
+    roots: &Roots,
+    accounts: Accounts<'_>,
+    name: Option<&MountName>,
+) -> Result<Option<String>, Vec<ConfigError>> {
+    let mut loading = Loading { roots, accounts, errors: roots.check() };
+    let main_layers = loading.main();
+    let drafts = loading.mounts(&merged_main(&main_layers).defaults);
+    loading.places(&drafts);
+    loading.end()?;
+    let origin = |path: PathBuf| path.display().to_string();
+    let layers = main_layers.into_iter().map(|(path, says)| Layer { origin: origin(path), says });
+    let Some(name) = name else { return Ok(Some(cat_main(&layers.collect::<Vec<_>>()))) };
+    let draft = drafts.into_iter().find(|draft| draft.name == *name);
+    Ok(draft.map(|draft| {
+        let defaults = layers.map(|Layer { origin, says }| Layer { origin, says: says.defaults });
+        let own = draft.layers.into_iter().map(|(path, says)| Layer { origin: origin(path), says });
+        cat_mount(&defaults.chain(own).collect::<Vec<_>>())
+    }))
+}
+
+fn merged_main(layers: &[(PathBuf, MainFragment)]) -> MainFragment {
+    layers.iter().fold(MainFragment::default(), |merged, (_, says)| merge_main(merged, says.clone()))
 }
 
 struct Loading<'a> {
@@ -78,23 +104,31 @@ struct Draft {
     fragment: PathBuf,
     drop_ins: Vec<PathBuf>,
     merged: Fragment,
+    /// What each of its files says, in the order in which they count.
+    layers: Vec<(PathBuf, Fragment)>,
     /// The file and the line that `where` comes from.
     place_from: Option<(PathBuf, usize)>,
 }
 
 impl Loading<'_> {
-    fn main(&mut self) -> (MainFragment, Vec<PathBuf>) {
+    /// What was wrong, sorted.
+    fn end(&mut self) -> Result<(), Vec<ConfigError>> {
+        let mut errors = std::mem::take(&mut self.errors);
+        errors.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn main(&mut self) -> Vec<(PathBuf, MainFragment)> {
         let main = self.roots.first(Path::new(MAIN));
         let drop_ins = self.list(&PathBuf::from(format!("{MAIN}.d")));
-        let (mut merged, mut files) = (MainFragment::default(), Vec::new());
+        let mut layers = Vec::new();
         for path in main.into_iter().chain(drop_ins.into_values()) {
             if let Some(read) = self.read(&path, read_main_file) {
                 self.take_down(&path, read.found);
-                merged = merge_main(merged, read.value);
-                files.push(path);
+                layers.push((path, read.value));
             }
         }
-        (merged, files)
+        layers
     }
 
     fn mounts(&mut self, defaults: &Fragment) -> Vec<Draft> {
@@ -126,13 +160,15 @@ impl Loading<'_> {
             fragment: path,
             drop_ins: files.iter().skip(1).map(|(path, _)| path.clone()).collect(),
             merged: defaults.clone(),
+            layers: Vec::new(),
             place_from: None,
         };
         for (path, read) in files {
             excused.extend(read.found.iter().map(|located| Excuse::from(&located.problem)));
             self.take_down(&path, read.found);
-            draft.place_from = read.place_line.map(|line| (path, line)).or(draft.place_from);
-            draft.merged = merge(draft.merged, read.value);
+            draft.place_from = read.place_line.map(|line| (path.clone(), line)).or(draft.place_from);
+            draft.merged = merge(draft.merged, read.value.clone());
+            draft.layers.push((path, read.value));
         }
         for problem in missing(&draft.merged) {
             if !excused.iter().any(|excuse| excuse.covers(&problem)) {

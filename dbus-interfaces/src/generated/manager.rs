@@ -12,6 +12,11 @@ pub const PROPERTIES: [&str; 4] = ["Version", "MountCount", "ConfigGeneration", 
     default_path = "/org/memcharge/Memcharge1"
 )]
 pub trait Manager {
+    /// CatConfig method
+    ///
+    /// What the configuration on disk says of a mount, merged from all its files and the defaults, as a file of that mount would say it; a comment at each line names the file that it comes from, or says that it is the built-in default. An empty name: the main configuration. Error.NoSuchMount: no file configures this mount; Error.Failed: the configuration is wrong, with every error.
+    fn cat_config(&self, name: &str) -> zbus::Result<String>;
+
     /// CheckConfig method
     ///
     /// Reads the configuration as it is on disk now. One entry for each error: File s, Line u (0: the whole file), Message s. Empty: all is well.

@@ -99,7 +99,7 @@ fn freeze_base(cache: &Cache, prepared: &Prepared, dir: &Path, say: Say<'_>) -> 
     let scratch = cache.scratch()?;
     disks::make_empty(scratch.path())?;
     let root = copy_root(&prepared.image.file("root.img"), dir)?;
-    let _slot = lock::slot(cache.dir(), say)?;
+    let _slot = lock::slot(cache.dir(), false, say)?;
     let mut progress = Progress::new("booting the VM for the first time, to freeze it", say);
     let mut vm = Machine::start(&start(prepared, scratch.path(), &root, None))?;
     let state = vm.expect("agent", BOOT_LIMIT, &mut io::sink(), &mut progress)?;
@@ -127,7 +127,7 @@ fn install_and_freeze(
         None => (None, prepared.root()),
     };
     let root = copy_root(&from, dir)?;
-    let _slot = lock::slot(cache.dir(), say)?;
+    let _slot = lock::slot(cache.dir(), false, say)?;
     let word = script::random_word()?;
     disks::make_ctl(scratch.path(), &script::install(&word, INSTALL_LIMIT))?;
     let what = format!("installing {} in the VM, to freeze it", layer.deb.display());

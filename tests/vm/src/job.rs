@@ -14,7 +14,7 @@ use crate::{
     disks,
     error::{Context, VmError},
     frozen::{self, BOOT_LIMIT, Prepared, THAW_LIMIT},
-    lock::{self, Lock},
+    lock::{self, Slot},
     machine::{Heard, Machine, Start},
     process,
     progress::{Progress, Say},
@@ -41,7 +41,7 @@ pub(crate) struct Running {
     phase: Phase,
     boot: Duration,
     began: Instant,
-    slot: Option<Lock>,
+    slot: Option<Slot>,
     scratch: Scratch,
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn begin(
 ) -> Result<Running, VmError> {
     let scratch = cache.scratch()?;
     disks::make_files(scratch.path(), &job.files)?;
-    let slot = if shell { None } else { Some(lock::slot(cache.dir(), say)?) };
+    let slot = if shell { None } else { Some(lock::slot(cache.dir(), job.alone, say)?) };
     let frozen = if job.guest.cold { None } else { prepared.frozen() };
     let attempts = if frozen.is_some() { [true, true, false].as_slice() } else { &[false, false] };
     let mut last: Option<VmError> = None;

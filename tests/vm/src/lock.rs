@@ -23,8 +23,7 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(50);
 /// A wait shorter than this is not worth a line.
 const QUIET: Duration = Duration::from_secs(5);
-/// Emulation keeps two threads busy, and its timing suffers when VMs share a core.
-const CORES_PER_VM: usize = 2;
+const WAITING: &str = "waiting for another VM to end";
 
 /// Who else may hold the lock.
 #[derive(Debug, Clone, Copy)]
@@ -88,14 +87,29 @@ impl Lock {
     }
 }
 
-/// A place for one running VM; waits until one of the machine's places is free.
-pub(crate) fn slot(dir: &Path, say: Say<'_>) -> Result<Lock, VmError> {
+/// The processors that a running VM has for itself: one, or all of them.
+///
+/// An emulated VM has two processors and keeps one busy, most of the time. Where it needs the other it shares it, and is
+/// slower for a moment: not good enough for what measures time.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    _locks: Vec<Lock>,
+}
+
+/// A place for one running VM, as soon as there is one. `alone`: nothing runs beside it.
+pub(crate) fn slot(dir: &Path, alone: bool, say: Say<'_>) -> Result<Slot, VmError> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let mut progress = Progress::quiet("waiting for another VM to end", QUIET, say);
+    let paths: Vec<_> = (0..cores).map(|n| dir.join(format!("slot-{n}.lock"))).collect();
+    if alone {
+        // Whoever wants all of them takes them in this order, so that no two wait for each other.
+        let all = paths.iter().map(|path| Lock::wait(path, Mode::Exclusive, WAITING, say));
+        return Ok(Slot { _locks: all.collect::<Result<_, _>>()? });
+    }
+    let mut progress = Progress::quiet(WAITING, QUIET, say);
     loop {
-        for n in 0..(cores / CORES_PER_VM).max(1) {
-            if let Some(lock) = Lock::attempt(&dir.join(format!("slot-{n}.lock")), Mode::Exclusive)? {
-                return Ok(lock);
+        for path in &paths {
+            if let Some(lock) = Lock::attempt(path, Mode::Exclusive)? {
+                return Ok(Slot { _locks: vec![lock] });
             }
         }
         progress.tick();

@@ -85,6 +85,8 @@ pub struct Job {
     pub swap_mb: Option<u32>,
     /// How long each command may take.
     pub timeout: Duration,
+    /// No other VM runs beside it: for what measures time.
+    pub alone: bool,
     /// Where the content of /mnt/out goes, with journal.log if the command failed.
     pub out_dir: Option<PathBuf>,
     /// What bash runs in the VM when the command failed, for at most a minute; its output is streamed too.
@@ -120,6 +122,7 @@ impl Job {
             files: Vec::new(),
             swap_mb: None,
             timeout: Duration::from_secs(600),
+            alone: false,
             out_dir: None,
             on_failure: None,
         }

@@ -1,15 +1,14 @@
 //! The command line.
 
-use std::ffi::OsString;
+mod arguments;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap_complete::ArgValueCandidates;
 use memcharge_policy::MountName;
 
-use crate::{
-    error::USAGE,
-    output,
-    time::{Since, parse_since},
-};
+use self::arguments::parse_event_id;
+pub(crate) use self::arguments::{HistoryArgs, MountArgs, RetargetArgs, RetargetMode, Unbuilt};
+use crate::{completion::mounts, error::USAGE, output, terminal::Screen};
 
 /// Shows and changes the mounts of memcharged.
 #[derive(Debug, Parser)]
@@ -23,8 +22,8 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-/// Options that every verb takes.
-#[derive(Debug, Clone, Copy, Args)]
+/// Options that every verb takes, and where they take effect.
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct View {
     /// Print JSON: "short" on one line, "pretty" for people; short when no MODE is given
     #[arg(
@@ -37,7 +36,10 @@ pub(crate) struct View {
         default_missing_value = "short"
     )]
     pub(crate) json: JsonMode,
-    /// Accepted for habit: nothing is ever paged
+    /// Do not shorten what is too long for the terminal
+    #[arg(short = 'l', long, global = true)]
+    pub(crate) full: bool,
+    /// Do not pipe output into a pager
     #[arg(long, global = true)]
     pub(crate) no_pager: bool,
     /// Leave out the head of tables
@@ -46,16 +48,27 @@ pub(crate) struct View {
     /// Print errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// What standard output can show; plain text without bounds until it is looked at.
+    #[arg(skip)]
+    pub(crate) screen: Screen,
+}
+
+impl View {
+    /// How long a line may be; `None`: as long as it gets.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.screen.size.filter(|_| !self.full).map(|size| size.columns)
+    }
 }
 
 /// Whether to print JSON, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum JsonMode {
     /// On one line.
     Short,
     /// With line breaks.
     Pretty,
     /// Text instead of JSON.
+    #[default]
     Off,
 }
 
@@ -65,6 +78,7 @@ pub(crate) enum Verb {
     /// Show the daemon and its mounts, for people
     Status {
         /// Show this mount only
+        #[arg(add = ArgValueCandidates::new(mounts))]
         name: Option<MountName>,
     },
     /// Show one line for each mount
@@ -72,6 +86,7 @@ pub(crate) enum Verb {
     /// Show every property of a mount
     Show {
         /// The mount's name
+        #[arg(add = ArgValueCandidates::new(mounts))]
         name: MountName,
     },
     /// Make a mount now
@@ -79,6 +94,7 @@ pub(crate) enum Verb {
     /// End a mount and delete its data; refused while processes use it
     Unmount {
         /// The mount's name
+        #[arg(add = ArgValueCandidates::new(mounts))]
         name: MountName,
         /// Detach it even while processes use it
         #[arg(long)]
@@ -87,7 +103,14 @@ pub(crate) enum Verb {
     /// Mount the data of a failed mount again
     Recover {
         /// The mount's name
+        #[arg(add = ArgValueCandidates::new(mounts))]
         name: MountName,
+    },
+    /// Show what the configuration on disk says, and in which file
+    CatConfig {
+        /// Show it of this mount, merged from all its files and the defaults; without, the main configuration
+        #[arg(add = ArgValueCandidates::new(mounts))]
+        name: Option<MountName>,
     },
     /// Check the configuration on disk
     Check,
@@ -96,6 +119,7 @@ pub(crate) enum Verb {
     /// Change the policy of a mount at run time
     Set {
         /// The mount's name
+        #[arg(add = ArgValueCandidates::new(mounts))]
         name: MountName,
         /// What to change, with the keys of the mount's file: reserve=64M, kill.victim=newest
         #[arg(value_name = "KEY=VALUE", required = true)]
@@ -104,8 +128,11 @@ pub(crate) enum Verb {
     /// Go back to the policy of the mount's file, or to the one it was made with
     Revert {
         /// The mount's name
+        #[arg(add = ArgValueCandidates::new(mounts))]
         name: MountName,
     },
+    /// Have another cgroup pay for a mount from now on
+    Retarget(RetargetArgs),
     /// Show recorded arbitrations: what chargers got when there was no memory
     History(HistoryArgs),
     /// Show one arbitration in full, in words
@@ -117,12 +144,6 @@ pub(crate) enum Verb {
     /// Follow what happens, one line each, until it is interrupted
     Monitor,
 
-    /// Change who pays
-    #[command(hide = true)]
-    Retarget(Unbuilt),
-    /// Show the configuration files
-    #[command(hide = true)]
-    CatConfig(Unbuilt),
     /// Delete files
     #[command(hide = true)]
     Prune(Unbuilt),
@@ -132,73 +153,6 @@ pub(crate) enum Verb {
     /// Show figures for a collector
     #[command(hide = true)]
     Metrics(Unbuilt),
-}
-
-/// The arguments of `mount`.
-#[derive(Debug, Args)]
-pub(crate) struct MountArgs {
-    /// The mount's name
-    pub(crate) name: MountName,
-    /// The mount point; made if it is missing
-    #[arg(long = "where", value_name = "DIR", value_parser = parse_place)]
-    pub(crate) place: String,
-    /// Who pays: a slice, service or scope, or a path below /sys/fs/cgroup
-    #[arg(long, value_name = "CG")]
-    pub(crate) target: String,
-    /// The cap: bytes, with K, M, G or T, or a share of the target's limit as in "50%"
-    #[arg(long)]
-    pub(crate) size: Option<String>,
-    /// What a remote charger gets when the target is full: enospc or kill
-    #[arg(long, value_name = "POLICY")]
-    pub(crate) on_full: Option<String>,
-    /// What happens to holes in files: reserve or sigbus
-    #[arg(long, value_name = "POLICY")]
-    pub(crate) sparse: Option<String>,
-    /// Set another key, as in the mount's file: reserve=64M, kill.victim=newest
-    #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append)]
-    pub(crate) set: Vec<String>,
-    /// Write the mount's file, so that it is there after a reboot
-    #[arg(long)]
-    pub(crate) persist: bool,
-    /// Accept a target that is not there yet
-    #[arg(long)]
-    pub(crate) wait: bool,
-}
-
-/// The arguments of `history`.
-#[derive(Debug, Args)]
-pub(crate) struct HistoryArgs {
-    /// Show those of this mount only; it need not be there any more
-    pub(crate) name: Option<MountName>,
-    /// Show those since then: "10min" ago, "@SECONDS" since 1970, or a UTC time `YYYY-MM-DD[ HH:MM[:SS]]`
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
-    pub(crate) since: Option<Since>,
-    /// Show this many at most, the newest; 1 to 1000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) limit: Option<u32>,
-}
-
-/// Whatever follows a verb that is not built yet.
-#[derive(Debug, Args)]
-pub(crate) struct Unbuilt {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<OsString>,
-}
-
-fn parse_place(text: &str) -> Result<String, String> {
-    match text.strip_prefix('/') {
-        Some(_) => Ok(text.to_owned()),
-        None => Err("a mount point is an absolute path".to_owned()),
-    }
-}
-
-/// The id of an event, or its first digits. Whether there is one is for the daemon to say.
-fn parse_event_id(text: &str) -> Result<String, String> {
-    if (4..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err("an event is named by 4 to 32 hex digits".to_owned())
-    }
 }
 
 /// Prints what clap has to say instead of a command line: help, the version or an error. Returns the exit code.
@@ -219,6 +173,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::{terminal::Size, time::Since};
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once("memchargectl").chain(line.split(' ').filter(|w| !w.is_empty())))
@@ -282,6 +237,40 @@ mod tests {
     }
 
     #[test]
+    fn who_pays_is_changed_in_one_of_three_ways() {
+        for (line, mode) in [
+            ("retarget m b.slice", None),
+            ("retarget m b.slice --mode refuse", Some("refuse")),
+            ("retarget --mode=future-only m b.slice", Some("future-only")),
+            ("retarget m b.slice --mode migrate", Some("migrate")),
+        ] {
+            let Verb::Retarget(args) = parse(line).unwrap().verb else { panic!("{line}") };
+            assert_eq!((args.name.as_str(), args.target.as_str()), ("m", "b.slice"), "{line}");
+            assert_eq!(args.mode.map(RetargetMode::as_str), mode, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_that_of_a_mount_or_the_main_one() {
+        for (line, wanted) in [("cat-config", None), ("cat-config m", Some("m"))] {
+            let Verb::CatConfig { name } = parse(line).unwrap().verb else { panic!("{line}") };
+            assert_eq!(name.as_ref().map(MountName::as_str), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_are_as_long_as_the_terminal_is_wide_unless_they_shall_be_full() {
+        let size = Some(Size { columns: 40, lines: 5 });
+        let view = View { screen: Screen { size, ..Screen::default() }, ..View::default() };
+        assert_eq!(view.width(), Some(40));
+        for line in ["-l list", "list --full"] {
+            let full = View { full: parse(line).unwrap().view.full, ..view };
+            assert_eq!(full.width(), None, "{line}");
+        }
+        assert_eq!(View::default().width(), None);
+    }
+
+    #[test]
     fn wrong_usage_is_code_2() {
         for line in [
             "",
@@ -304,6 +293,9 @@ mod tests {
             "explain xyzw",
             "explain 000000000000000000000000000000000",
             "monitor m",
+            "retarget m",
+            "retarget m b.slice --mode half",
+            "cat-config m n",
             "reload m",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
@@ -312,9 +304,11 @@ mod tests {
 
     #[test]
     fn planned_verbs_are_known_but_not_shown() {
-        for line in ["retarget m b.slice --mode migrate", "cat-config", "top", "prune m --dry-run"] {
+        let help = Cli::command().render_help().to_string();
+        for line in ["metrics --all", "top", "prune m --dry-run"] {
             assert!(parse(line).is_ok(), "{line}");
+            let verb = line.split(' ').next().unwrap();
+            assert!(!help.lines().any(|line| line.trim_start().starts_with(verb)), "{help}");
         }
-        assert!(!Cli::command().render_help().to_string().contains("retarget"));
     }
 }
