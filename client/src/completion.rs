@@ -147,9 +147,8 @@ mod tests {
     #[test]
     fn the_definition_knows_verbs_options_and_words() {
         for (line, wanted, unwanted) in [
-            ("memchargectl re", &["recover", "reload", "retarget", "revert"][..], "status"),
+            ("memchargectl re", &["recover", "reload", "revert"][..], "status"),
             ("memchargectl status --no-", &["--no-legend", "--no-pager"], "--full"),
-            ("memchargectl retarget m a.slice --mode ", &["refuse", "future-only", "migrate"], "m"),
             ("memchargectl --json=", &["--json=short", "--json=pretty", "--json=off"], "--json"),
             ("memchargectl ", &["status", "cat-config", "monitor"], "prune"),
         ] {

@@ -30,6 +30,14 @@ pub(crate) enum DaemonError {
         /// The name that was asked for.
         name: String,
     },
+    /// No file configures a mount of this name.
+    #[error(
+        "no file configures a mount {name}; `memchargectl show {name}` shows one that was made at run time"
+    )]
+    NotConfigured {
+        /// The name that was asked for.
+        name: String,
+    },
     /// No mount at a path.
     #[error("{path} is in no mount; `memchargectl list` shows all of them")]
     NoMountAt {

@@ -19,7 +19,7 @@ use zbus::{
 };
 
 use crate::{
-    bus::{Manager, Publisher},
+    bus::{LOG_CONTROL_PATH, LogControl, Manager, Publisher},
     error::{DaemonError, Result},
     history::{self, HistoryHandle, Journal},
     keeper::Kept,
@@ -146,6 +146,7 @@ async fn own_name(connection: &Connection, manager: Manager) -> Result<()> {
     let server = connection.object_server();
     server.at(ROOT_PATH, manager).await.map_err(failed())?;
     server.at(ROOT_PATH, ObjectManager).await.map_err(failed())?;
+    server.at(LOG_CONTROL_PATH, LogControl).await.map_err(failed())?;
     let flags = RequestNameFlags::DoNotQueue.into();
     let name = timeout(BUS_LIMIT, connection.request_name_with_flags(BUS_NAME, flags)).await;
     match name.map_err(|_| bus_late())?.map_err(failed())? {

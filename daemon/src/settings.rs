@@ -18,6 +18,7 @@ use crate::{
     error::{DaemonError, Result},
     mounts::Source,
     record::write_whole,
+    reload::invalid,
 };
 
 /// Reading the configuration takes no longer, unless a file system does not answer.
@@ -43,7 +44,7 @@ pub(crate) async fn cat(roots: &Roots, name: Option<MountName>) -> Result<String
     let roots = roots.clone();
     let sought = name.clone();
     let text = in_time(move || memcharge_config::cat(&roots, Accounts::system(), sought.as_ref())).await?;
-    let text = text.map_err(|errors| DaemonError::Config(lines(&errors)))?;
+    let text = text.map_err(|errors| invalid(&errors))?;
     text.ok_or_else(|| DaemonError::NotConfigured {
         name: name.map(|name| name.to_string()).unwrap_or_default(),
     })

@@ -14,7 +14,7 @@ const MANAGER_MEMBERS: &str = "Mount Unmount Reload GetMount GetMountByPath List
     CatConfig Version MountCount ConfigGeneration DryRun MountNew MountRemoved RemoteOom";
 const MOUNT_MEMBERS: &str = "Name Where Backend Target TargetId OnFull Sparse Reserve SizeMax InodesMax InodesUsed Mode \
     Uid Gid Options Reclaim DeadlineUSec KillVictim KillScope KillProtect KillCooldownUSec FragmentPath DropInPaths \
-    State StateReason StorePid PreviousTargets PreviousBytes UsedBytes ChargedBytes HeadroomBytes Denials Kills LastOutcome SetPolicy RevertPolicy \
+    State StateReason StorePid UsedBytes ChargedBytes HeadroomBytes Denials Kills LastOutcome SetPolicy RevertPolicy \
     Retarget Recover Outcome";
 const TARGET_MEMBERS: &str = "Path Id MemoryCurrent MemoryMax Headroom Events Mounts MemoryEvent";
 

@@ -17,11 +17,13 @@ use crate::{
 const PROGRAMS: [&str; 3] = ["memcharged", "memchargectl", "memcharge-store"];
 
 /// What else goes into the package, below the root.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "systemd",
     "config/etc",
     "config/examples",
+    "client/completions",
     "dbus-interfaces/bus",
+    "dbus-interfaces/xml",
     "daemon/Cargo.toml",
     "daemon/debian",
     "README.md",

@@ -127,7 +127,6 @@ fn usage_has_what_is_needed() {
         ("list", "list"),
         ("status", "status [NAME]"),
         ("set", "set NAME KEY=VALUE..."),
-        ("retarget", "retarget NAME TARGET [OPTIONS]"),
         ("cat-config", "cat\\-config [NAME]"),
         ("mount", "mount NAME \\-\\-where DIR \\-\\-target CG [OPTIONS]"),
     ] {

@@ -41,9 +41,6 @@ what others could still get
 what is charged in all
 .RI ( Charged ),
 how often somebody was refused or killed, and the last arbitration.
-.I Earlier
-is there while a former target still pays for a part; see
-.BR retarget .
 "#,
     ),
     (
@@ -115,13 +112,6 @@ The policy is in force when this returns, and stays, whatever the mount's file s
 or the end of the mount.
 The keys are those of
 .BR memcharge.toml (5).
-"#,
-    ),
-    (
-        "retarget",
-        r#"
-Returns when the new target pays; it has to be there.
-The mount's file is not changed.
 "#,
     ),
     (
@@ -253,14 +243,6 @@ Let the writers win over the largest process of the target, until
 .in +4n
 .EX
 # memchargectl set models on\-full=kill kill.victim=largest
-.EE
-.in
-.PP
-Another slice pays for what is written from now on:
-.PP
-.in +4n
-.EX
-# memchargectl retarget models batch.slice \-\-mode future\-only
 .EE
 .in
 .PP

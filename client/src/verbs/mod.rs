@@ -9,7 +9,6 @@ mod monitor;
 mod mount;
 mod recover;
 mod reload;
-mod retarget;
 mod set;
 mod show;
 mod status;
@@ -35,11 +34,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Report, ClientError> {
         Verb::Check => check::run(view).await,
         Verb::Set { name, assignments } => set::run(&name, &assignments, view).await,
         Verb::Revert { name } => set::revert(&name).await,
-        Verb::Retarget(args) => retarget::run(&args).await,
         Verb::History(args) => history::run(&args, view).await,
         Verb::Explain { event } => explain::run(&event, view).await,
         Verb::Monitor => monitor::run(view).await,
         Verb::Reload => reload::run(view).await,
+        Verb::Retarget(_) => Err(ClientError::NotBuilt("retarget")),
         Verb::Prune(_) => Err(ClientError::NotBuilt("prune")),
         Verb::Top(_) => Err(ClientError::NotBuilt("top")),
         Verb::Metrics(_) => Err(ClientError::NotBuilt("metrics")),

@@ -12,7 +12,9 @@ impl From<DaemonError> for Error {
         match error {
             DaemonError::KernelTooOld { .. } => Self::KernelTooOld(message),
             DaemonError::NameTaken { .. } => Self::NameTaken(message),
-            DaemonError::NoSuchMount { .. } | DaemonError::NoMountAt { .. } => Self::NoSuchMount(message),
+            DaemonError::NoSuchMount { .. }
+            | DaemonError::NotConfigured { .. }
+            | DaemonError::NoMountAt { .. } => Self::NoSuchMount(message),
             DaemonError::InvalidOption(_) | DaemonError::NotBuilt(_) => Self::InvalidOption(message),
             DaemonError::UnsafeMountPoint { .. } => Self::UnsafeMountPoint(message),
             DaemonError::MountPointBusy { .. } => Self::MountPointBusy(message),

@@ -188,6 +188,12 @@ impl Manager {
         Ok(errors.iter().take(MAX_ERRORS).map(entry).collect())
     }
 
+    #[zbus(out_args("text"))]
+    async fn cat_config(&self, name: &str) -> Result<String, CallError> {
+        let name = if name.is_empty() { None } else { Some(parse_name(name)?) };
+        Ok(settings::cat(&self.roots, name).await?)
+    }
+
     #[zbus(out_args("events"))]
     async fn get_history(
         &self,

@@ -2,12 +2,14 @@
 
 mod auth;
 mod convert;
+mod log_control;
 mod manager;
 mod mount;
 mod options;
 mod publish;
 mod target;
 
+pub(crate) use log_control::{LOG_CONTROL_PATH, LogControl};
 pub(crate) use manager::Manager;
 pub(crate) use publish::Publisher;
 

@@ -111,7 +111,7 @@ pub(super) fn incomplete(left: &[Left]) -> Option<DaemonError> {
 }
 
 /// The answer to a reload of a configuration that is wrong.
-pub(super) fn invalid(errors: &[ConfigError]) -> DaemonError {
+pub(crate) fn invalid(errors: &[ConfigError]) -> DaemonError {
     DaemonError::Invalid { count: errors.len(), what: lines(errors) }
 }
 

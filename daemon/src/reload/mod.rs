@@ -12,9 +12,10 @@ use memcharge_faults::may_die;
 use memcharge_policy::MountName;
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
+pub(crate) use self::left::invalid;
 use self::{
     diff::{Found, Plan, diff},
-    left::{Left, incomplete, invalid},
+    left::{Left, incomplete},
 };
 use crate::{
     bus::Publisher,

@@ -3,7 +3,7 @@
 use zbus::proxy;
 
 /// The properties of `org.memcharge.Memcharge1.Mount`, in the order of the contract.
-pub const PROPERTIES: [&str; 34] = [
+pub const PROPERTIES: [&str; 32] = [
     "Name",
     "Where",
     "Backend",
@@ -32,8 +32,6 @@ pub const PROPERTIES: [&str; 34] = [
     "StorePid",
     "UsedBytes",
     "ChargedBytes",
-    "PreviousTargets",
-    "PreviousBytes",
     "HeadroomBytes",
     "Denials",
     "Kills",
@@ -51,15 +49,6 @@ pub trait Mount {
     ///
     /// Mounts the data of a mount again whose State is failed because its store was given up; returns when the mount is usable. Files that were open stay in error. Refused (Error.Failed) where there is nothing to recover.
     fn recover(&self) -> zbus::Result<()>;
-
-    /// Retarget method
-    ///
-    /// Has another cgroup pay from now on; returns when the store is there. At run time only, as SetPolicy; the target is given as in Mount, and has to be there (Error.NoSuchTarget). Options: Mode s, one of refuse (the default: Error.Busy while files hold memory), future-only (what is in memory stays on the bill of the target before, until it is freed; PreviousBytes tells how much that is) and migrate (not built yet: Error.InvalidOption).
-    fn retarget(
-        &self,
-        target: &str,
-        options: std::collections::HashMap<&str, &zbus::zvariant::Value<'_>>,
-    ) -> zbus::Result<()>;
 
     /// RevertPolicy method
     ///
@@ -203,18 +192,6 @@ pub trait Mount {
     /// Mount options.
     #[zbus(property)]
     fn options(&self) -> zbus::Result<Vec<String>>;
-
-    /// PreviousBytes property
-    ///
-    /// Bytes in files that the previous targets pay for, all of them together.
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn previous_bytes(&self) -> zbus::Result<u64>;
-
-    /// PreviousTargets property
-    ///
-    /// Targets that may still pay for a part of the files, since the mount was retargeted with future-only; the last one last.
-    #[zbus(property)]
-    fn previous_targets(&self) -> zbus::Result<Vec<String>>;
 
     /// Reclaim property
     ///
