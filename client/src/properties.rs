@@ -178,8 +178,5 @@ pub(crate) mod tests {
             (mount.number("Mode"), mount.number("UsedBytes"), mount.number("X")),
             (Some(493), None, None)
         );
-        let mount = sample(vec![("Options", Ok(vec!["nosuid", "nodev"].into()))]);
-        assert_eq!(mount.words("Options"), ["nosuid", "nodev"]);
-        assert_eq!((mount.words("Name").len(), mount.words("X").len()), (0, 0));
     }
 }

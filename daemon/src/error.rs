@@ -24,6 +24,17 @@ pub(crate) enum DaemonError {
         /// By what, and what to do.
         why: String,
     },
+    /// The caller may not have this path, target or option. The message says why.
+    #[error("{0}")]
+    NotPermitted(String),
+    /// A user with too many mounts.
+    #[error("uid {uid} has {limit} mounts already, and a user can have no more; unmount one first")]
+    TooManyOf {
+        /// The user.
+        uid: u32,
+        /// The most.
+        limit: usize,
+    },
     /// No mount of this name.
     #[error("there is no mount {name}; `memchargectl list` shows all of them")]
     NoSuchMount {

@@ -147,6 +147,7 @@ mod tests {
             made_usec: 0,
             recovering: false,
             fragment: String::new(),
+            owner: 0,
         };
         let path = dir.path().join("m.json");
         write_whole(&path, &serde_json::to_vec(&record).unwrap(), 0o600).unwrap();

@@ -216,7 +216,15 @@ async fn make_configured(table: &TableHandle, loaded: Loaded) -> Result<()> {
         let table = table.clone();
         // What went wrong is logged and shown by the mount itself.
         made.spawn(async move {
-            table.create(Request { policy: mount.policy, source, keep_failed: true, wait: true }).await
+            table
+                .create(Request {
+                    policy: mount.policy,
+                    source,
+                    keep_failed: true,
+                    wait: true,
+                    on_behalf: None,
+                })
+                .await
         });
     }
     while made.join_next().await.is_some() {}

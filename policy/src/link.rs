@@ -253,6 +253,9 @@ pub struct MountRecord {
     pub recovering: bool,
     /// The file that configures the mount; empty for a mount made at run time.
     pub fragment: String,
+    /// The user who has made the mount and may change it; 0: root, or somebody with root's consent.
+    #[serde(default)]
+    pub owner: u32,
 }
 
 impl Home {
@@ -311,6 +314,7 @@ mod tests {
             made_usec: 0,
             recovering: false,
             fragment: String::new(),
+            owner: 1000,
         };
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<MountRecord>(&json).unwrap(), record);

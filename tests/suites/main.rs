@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod nongoals;
 mod package;
+mod permission;
 mod postgres;
 mod reboot;
 mod record;

@@ -55,6 +55,9 @@ pub(crate) fn contract(root: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The proxies: their places below `root`, and contents as rustfmt leaves them.
+/// Methods that change something: whoever calls them may be asked for a password.
+const CHANGING: [&str; 6] = ["mount", "unmount", "reload", "set_policy", "revert_policy", "recover"];
+
 fn proxies(root: &Path) -> Result<Vec<(PathBuf, String)>, Failure> {
     let placed = |(file, content)| (Path::new(GENERATED_DIR).join::<PathBuf>(file), content);
     contract(root)?.iter().map(|path| proxy_file(path).map(placed)).collect()
@@ -143,6 +146,9 @@ fn with_change_signals(code: &str, interface: &Interface<'_>) -> String {
             mode = interface.properties().iter().find(|p| p.name() == name).and_then(|property| {
                 property.annotations().iter().find(|a| a.name() == EMITS_CHANGED).map(|a| a.value())
             });
+        }
+        if CHANGING.iter().any(|method| line.trim().starts_with(&format!("fn {method}("))) {
+            out.push_str("#[zbus(allow_interactive_auth)]\n");
         }
         match mode.filter(|mode| *mode != "true" && line.trim().starts_with("#[zbus(property")) {
             Some(mode) => {

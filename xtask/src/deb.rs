@@ -17,12 +17,13 @@ use crate::{
 const PROGRAMS: [&str; 3] = ["memcharged", "memchargectl", "memcharge-store"];
 
 /// What else goes into the package, below the root.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "systemd",
     "config/etc",
     "config/examples",
     "client/completions",
     "dbus-interfaces/bus",
+    "dbus-interfaces/polkit",
     "dbus-interfaces/xml",
     "daemon/Cargo.toml",
     "daemon/debian",

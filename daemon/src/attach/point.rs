@@ -100,6 +100,18 @@ impl Point {
         Ok(())
     }
 
+    /// Refuses a place that is not in a directory of this user: a mount there would hide what is somebody else's.
+    pub(crate) fn check_owner(&self, uid: u32) -> Result<()> {
+        let stat = rustix::fs::fstat(&self.base).map_err(DaemonError::io("inspect", &self.path))?;
+        if stat.st_uid == uid {
+            return Ok(());
+        }
+        let shown = &self.path;
+        Err(DaemonError::NotPermitted(format!(
+            "{shown} is not in a directory of uid {uid}; give a directory of your own, or one to be made in it"
+        )))
+    }
+
     /// The paths of the directories that are still to be made, outermost first.
     pub(crate) fn missing_paths(&self) -> Vec<String> {
         let ends = self.path.match_indices('/').map(|(at, _)| at).chain([self.path.len()]);

@@ -18,6 +18,7 @@ impl From<DaemonError> for Error {
             DaemonError::InvalidOption(_) | DaemonError::NotBuilt(_) => Self::InvalidOption(message),
             DaemonError::UnsafeMountPoint { .. } => Self::UnsafeMountPoint(message),
             DaemonError::MountPointBusy { .. } => Self::MountPointBusy(message),
+            DaemonError::NotPermitted(_) => Self::NotPermitted(message),
             DaemonError::NoSuchTarget { .. } => Self::NoSuchTarget(message),
             DaemonError::TooSmall { .. } | DaemonError::Shrinks { .. } => Self::TooSmall(message),
             DaemonError::Busy { .. } | DaemonError::Incomplete { busy: true, .. } => Self::Busy(message),
@@ -37,6 +38,7 @@ impl From<DaemonError> for Error {
             | DaemonError::Record { .. }
             | DaemonError::NotActive { .. }
             | DaemonError::TooMany(_)
+            | DaemonError::TooManyOf { .. }
             | DaemonError::TooDeep { .. }
             | DaemonError::Configuration(_)
             | DaemonError::Invalid { .. }

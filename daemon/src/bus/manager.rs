@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use futures_util::future::join_all;
+use memcharge_cgroup::User;
 use memcharge_config::{Accounts, ConfigError, Fragment, Problem, Roots, merge, resolve};
 use memcharge_dbus::{MountRow, NO_LIMIT, event_details, mount_path};
 use memcharge_policy::{MountName, MountPolicy, is_unsafe_mount_point};
@@ -15,9 +16,9 @@ use zbus::{
 };
 
 use super::{
-    auth::require_root,
+    auth::{Action, Caller, Claim, claim, identify, require},
     convert::CallError,
-    options::{Options, read_mount, read_query, read_unmount},
+    options::{MountOptions, Options, read_mount, read_query, read_unmount},
 };
 use crate::{
     error::{DaemonError, Result},
@@ -56,23 +57,56 @@ impl Manager {
         Ok(&self.table)
     }
 
-    async fn make(&self, name: &str, options: &Options) -> Result<OwnedObjectPath> {
-        let table = self.table().await?;
+    /// Makes a mount for the caller: as the user's own if all of it is the user's, else with polkit's consent.
+    async fn make_for(
+        &self,
+        connection: &Connection,
+        caller: &Caller,
+        name: &str,
+        options: &Options,
+    ) -> Result<OwnedObjectPath, CallError> {
         let name = parse_name(name)?;
         let given = read_mount(options, Accounts::system())?;
+        let refused = match claim(caller, &given.fragment, given.persist) {
+            _ if caller.is_root() => None,
+            Claim::Holds => {
+                let mut own = given.clone();
+                own.fragment.uid = Some(caller.user.uid);
+                match self.make(&name, own, Some(caller.user.clone())).await {
+                    Err(error @ DaemonError::NotPermitted(_)) => Some(error),
+                    made => return Ok(made?),
+                }
+            }
+            Claim::TooMuch(error) => Some(error),
+            Claim::None => None,
+        };
+        if let Err(denied) = caller.ask(connection, Action::Mount, Some(name.as_str())).await {
+            // Whose cgroup it is is told what is in the way, rather than that others could.
+            return Err(refused.map_or_else(|| denied.into(), CallError::from));
+        }
+        Ok(self.make(&name, given, None).await?)
+    }
+
+    async fn make(
+        &self,
+        name: &MountName,
+        given: MountOptions,
+        on_behalf: Option<User>,
+    ) -> Result<OwnedObjectPath> {
+        let table = self.table().await?;
         let policy = self.policy(name.clone(), given.fragment.clone())?;
         let (_held, draft) = match given.persist {
             true => {
                 let held = self.reload.hold().await;
-                (Some(held), Some(Draft::write(&self.roots, &name, &given.fragment.to_toml())?))
+                (Some(held), Some(Draft::write(&self.roots, name, &given.fragment.to_toml())?))
             }
             false => (None, None),
         };
         let fragment = draft.as_ref().map(|draft| draft.path().display().to_string()).unwrap_or_default();
         let source = Source { fragment, drop_ins: Vec::new() };
-        table.create(Request { policy, source, keep_failed: false, wait: given.wait }).await?;
+        table.create(Request { policy, source, keep_failed: false, wait: given.wait, on_behalf }).await?;
         draft.map_or(Ok(()), Draft::commit)?;
-        Ok(mount_path(&name))
+        Ok(mount_path(name))
     }
 
     fn policy(&self, name: MountName, given: Fragment) -> Result<MountPolicy> {
@@ -129,12 +163,8 @@ impl Manager {
         name: &str,
         options: Options,
     ) -> Result<OwnedObjectPath, CallError> {
-        require_root(connection, &call).await?;
-        let made = self.make(name, &options).await;
-        if let Err(error) = &made {
-            tracing::info!("Mount of {} was refused: {error}", name.escape_debug());
-        }
-        Ok(made?)
+        let caller = identify(connection, &call).await?;
+        self.make_for(connection, &caller, name, &options).await
     }
 
     async fn unmount(
@@ -144,9 +174,9 @@ impl Manager {
         name: &str,
         options: Options,
     ) -> Result<(), CallError> {
-        require_root(connection, &call).await?;
         let lazy = read_unmount(&options)?;
         let mount = self.table().await?.find(&parse_name(name)?).await?;
+        require(connection, &call, Action::Unmount, Some((name, mount.view().owner))).await?;
         Ok(mount.unmount(lazy).await?)
     }
 
@@ -155,7 +185,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] call: Header<'_>,
     ) -> Result<(), CallError> {
-        require_root(connection, &call).await?;
+        require(connection, &call, Action::Reload, None).await?;
         Ok(self.reload.reload().await?)
     }
 

@@ -14,7 +14,7 @@ use zbus::{
 };
 
 use super::{
-    auth::require_root,
+    auth::{Action, require},
     convert::{CallError, property_error},
     options::{Options, read_policy},
 };
@@ -42,6 +42,11 @@ impl MountObject {
 
     fn view(&self) -> MountView {
         self.mount.view()
+    }
+
+    async fn require(&self, connection: &Connection, call: &Header<'_>, action: Action) -> Result<()> {
+        let owner = self.view().owner;
+        require(connection, call, action, Some((self.mount.name().as_str(), owner))).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {
@@ -256,7 +261,7 @@ impl MountObject {
         #[zbus(header)] call: Header<'_>,
         options: Options,
     ) -> std::result::Result<u64, CallError> {
-        require_root(connection, &call).await?;
+        self.require(connection, &call, Action::SetPolicy).await?;
         Ok(self.mount.set_policy(read_policy(&options)?).await?)
     }
 
@@ -265,7 +270,7 @@ impl MountObject {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] call: Header<'_>,
     ) -> std::result::Result<(), CallError> {
-        require_root(connection, &call).await?;
+        self.require(connection, &call, Action::Mount).await?;
         Ok(self.mount.recover().await?)
     }
 
@@ -274,7 +279,7 @@ impl MountObject {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] call: Header<'_>,
     ) -> std::result::Result<(), CallError> {
-        require_root(connection, &call).await?;
+        self.require(connection, &call, Action::SetPolicy).await?;
         Ok(self.mount.revert_policy().await.map(drop)?)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use memcharge_cgroup::User;
 use memcharge_faults::may_die;
 use memcharge_policy::link::MountRecord;
 use tokio::{
@@ -12,7 +13,7 @@ use tokio::{
 use super::{
     Shared,
     adopt::{Adopted, adopt},
-    attach::{Attached, attach},
+    attach::{Attached, Terms, attach},
     cases::{Cases, silent},
     detach::{clear, release},
     entry::{Door, opened},
@@ -40,6 +41,8 @@ pub(super) enum Start {
         keep_failed: bool,
         /// Whether it is made also if its target is not there yet.
         wait: bool,
+        /// The user for whom it is made; `None`: root.
+        on_behalf: Option<User>,
     },
     /// It is on record, and its data may have been kept.
     Adopt(Box<MountRecord>, Option<Backing>),
@@ -112,12 +115,12 @@ impl Actor {
     async fn start(&mut self, start: Start) -> (Event, Result<()>) {
         let shared = self.shared.clone();
         match start {
-            Start::Make { keep_failed, wait } => {
+            Start::Make { keep_failed, wait, on_behalf } => {
                 let (policy, fragment) = {
                     let view = self.view.borrow();
                     (view.policy.clone(), view.source.fragment.clone())
                 };
-                match attach(&shared, &policy, &fragment, wait).await {
+                match attach(&shared, &policy, Terms { fragment, wait, on_behalf }).await {
                     Ok(attached) => (self.take(attached), Ok(())),
                     Err(error) => {
                         let keep = keep_failed && !matches!(error, DaemonError::Stopping);

@@ -5,6 +5,7 @@ use std::{
     time::SystemTime,
 };
 
+use memcharge_cgroup::User;
 use memcharge_faults::may_die;
 use memcharge_policy::{
     Bytes, KernelVersion, MIN_KERNEL, MountName, MountPolicy, OnFull, Target,
@@ -49,18 +50,23 @@ pub(super) struct Attached {
     pub(super) backing: Option<Backing>,
 }
 
+/// On which terms a mount is made.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The file that configures it; empty: none.
+    pub(super) fragment: String,
+    /// Whether it is made also if its target is not there yet.
+    pub(super) wait: bool,
+    /// The user for whom it is made; `None`: root.
+    pub(super) on_behalf: Option<User>,
+}
+
 /// Makes a mount. When that fails, or the daemon is about to exit, everything is undone.
-/// `wait`: also if its target is not there yet.
-pub(super) async fn attach(
-    shared: &Shared,
-    policy: &MountPolicy,
-    fragment: &str,
-    wait: bool,
-) -> Result<Attached> {
+pub(super) async fn attach(shared: &Shared, policy: &MountPolicy, terms: Terms) -> Result<Attached> {
     let _slot = shared.slots.acquire().await.map_err(|_| DaemonError::Stopping)?;
     let mut undo = Undo::default();
     let attached = tokio::select! {
-        attached = make(shared, policy, (fragment, wait), &mut undo) => attached,
+        attached = make(shared, policy, terms, &mut undo) => attached,
         () = shared.stopped() => Err(DaemonError::Stopping),
     };
     match attached {
@@ -70,17 +76,17 @@ pub(super) async fn attach(
     attached
 }
 
-async fn make(
-    shared: &Shared,
-    policy: &MountPolicy,
-    (fragment, wait): (&str, bool),
-    undo: &mut Undo,
-) -> Result<Attached> {
+async fn make(shared: &Shared, policy: &MountPolicy, terms: Terms, undo: &mut Undo) -> Result<Attached> {
     let name = &policy.name;
     check_kernel()?;
     check_name(shared, name).await?;
-    let point = find_point(&policy.place).await?;
-    let (path, site) = find_site(shared, &policy.target, wait, undo).await?;
+    let owner = terms.on_behalf.as_ref().map(|user| user.uid);
+    let point = find_point(&policy.place, owner).await?;
+    let (path, site) = find_site(shared, &policy.target, terms.wait, undo).await?;
+    if let Some(user) = &terms.on_behalf {
+        // Again, on what is held by descriptor from here on.
+        may_pay(user, &path, site.as_ref())?;
+    }
     let cap = match &site {
         Some(site) => {
             check_scope(&shared.hierarchy, policy, &path)?;
@@ -106,7 +112,8 @@ async fn make(
         generation: 0,
         made_usec: now_usec(),
         recovering: false,
-        fragment: fragment.to_owned(),
+        fragment: terms.fragment,
+        owner: terms.on_behalf.map_or(0, |user| user.uid),
     };
     undo.record = Some(name.clone());
     record::write(&record)?;
@@ -172,7 +179,7 @@ async fn make_again(
     }
     record::write(&record)?;
     may_die("recover.recorded");
-    let point = find_point(&record.mounted_on).await?;
+    let point = find_point(&record.mounted_on, None).await?;
     let mut directory = blocking("making the mount point", move || point.make()).await?;
     undo.made = std::mem::take(&mut directory.made);
     let copied = || backing.try_clone().map_err(DaemonError::io("copy", "the descriptors of the data"));
@@ -189,6 +196,14 @@ async fn make_again(
     record.recovering = false;
     record::write(&record)?;
     Ok(Attached { record, pid, link: Some(link), backing: Some(backing) })
+}
+
+/// Refuses a target that is not the user's.
+fn may_pay(user: &User, path: &str, site: Option<&Site>) -> Result<()> {
+    match site {
+        Some(site) if site.cgroup.may_be_entered_by(user)? => Ok(()),
+        _ => Err(DaemonError::NotPermitted(format!("uid {} may not have {path} pay", user.uid))),
+    }
 }
 
 fn check_kernel() -> Result<()> {
@@ -215,13 +230,16 @@ async fn check_name(shared: &Shared, name: &MountName) -> Result<()> {
     Ok(())
 }
 
-async fn find_point(place: &str) -> Result<Point> {
+/// The mount point, in a directory of `owner` if there is one.
+async fn find_point(place: &str, owner: Option<u32>) -> Result<Point> {
     if !place.starts_with('/') {
         return Err(DaemonError::InvalidOption(format!("where: `{place}` is not an absolute path")));
     }
     let (place, mounts) = (place.to_owned(), read_mounts()?);
     blocking("looking at the mount point", move || {
         let point = Point::resolve(&place, &mounts)?;
+        // First, so that nothing is told of what is in somebody else's.
+        owner.map_or(Ok(()), |owner| point.check_owner(owner))?;
         point.check()?;
         Ok(point)
     })

@@ -83,6 +83,7 @@ mod tests {
             made_usec: 0,
             recovering: false,
             fragment: String::new(),
+            owner: 0,
         }
     }
 

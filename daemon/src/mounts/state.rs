@@ -157,13 +157,22 @@ pub(crate) struct MountView {
     pub(crate) state: State,
     /// Where it is; `None`: nowhere.
     pub(crate) placement: Option<Placement>,
+    /// The user who has made it and may change it; 0: root.
+    pub(crate) owner: u32,
 }
 
 impl MountView {
     /// A mount of which nothing is made yet.
     pub(crate) fn new(policy: MountPolicy, source: Source) -> Self {
         let policy = Arc::new(policy);
-        Self { base: Arc::clone(&policy), policy, source, state: State::Activating, placement: None }
+        Self {
+            base: Arc::clone(&policy),
+            policy,
+            source,
+            state: State::Activating,
+            placement: None,
+            owner: 0,
+        }
     }
 
     /// The cap in bytes: `Ok(None)` where there is none, `Err(())` where it is a share that was not resolved.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use memcharge_cgroup::User;
 use memcharge_policy::{MountName, MountPolicy, link::MountRecord, mountinfo::is_within};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -24,6 +25,9 @@ use crate::{
 /// No machine has more; the table must not grow without end.
 const MAX_MOUNTS: usize = 1024;
 
+/// A user who is not root must not take all places.
+const MAX_MOUNTS_OF_A_USER: usize = 16;
+
 /// Questions that wait for the table, or for one actor.
 const QUEUE: usize = 64;
 
@@ -44,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) keep_failed: bool,
     /// Whether it is made also if its target is not there yet.
     pub(crate) wait: bool,
+    /// The user for whom it is made, who must be allowed to have all of it; `None`: root.
+    pub(crate) on_behalf: Option<User>,
 }
 
 /// A question to the table.
@@ -180,16 +186,19 @@ impl Table {
     fn answer(&mut self, ask: Ask) {
         // Whoever asked may be gone.
         match ask {
-            Ask::Create(request, reply) => match self.check(&request.policy) {
+            Ask::Create(request, reply) => match self.check(&request) {
                 Ok(()) => {
-                    let Request { policy, source, keep_failed, wait } = *request;
-                    self.spawn(MountView::new(policy, source), Start::Make { keep_failed, wait }, reply);
+                    let Request { policy, source, keep_failed, wait, on_behalf } = *request;
+                    let owner = on_behalf.as_ref().map_or(0, |user| user.uid);
+                    let view = MountView { owner, ..MountView::new(policy, source) };
+                    self.spawn(view, Start::Make { keep_failed, wait, on_behalf }, reply);
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
             Ask::Adopt(found, source, reply) => {
                 let (record, backing) = *found;
                 let mut view = MountView::new(record.policy.clone(), source);
+                view.owner = record.owner;
                 if let Some(base) = record.base.clone() {
                     view.base = Arc::new(base);
                 }
@@ -200,8 +209,8 @@ impl Table {
         }
     }
 
-    fn check(&self, policy: &MountPolicy) -> Result<()> {
-        let name = &policy.name;
+    fn check(&self, request: &Request) -> Result<()> {
+        let (policy, name) = (&request.policy, &request.policy.name);
         if let Some(mount) = self.mounts.get(name) {
             let (place, state) = (mount.view().place().to_owned(), mount.view().state.word());
             let why = format!("its mount on {place} is {state}; `memchargectl unmount {name}` ends it");
@@ -209,6 +218,11 @@ impl Table {
         }
         if self.mounts.len() >= MAX_MOUNTS {
             return Err(DaemonError::TooMany(MAX_MOUNTS));
+        }
+        if let Some(User { uid, .. }) = request.on_behalf
+            && self.mounts.values().filter(|mount| mount.view().owner == uid).count() >= MAX_MOUNTS_OF_A_USER
+        {
+            return Err(DaemonError::TooManyOf { uid, limit: MAX_MOUNTS_OF_A_USER });
         }
         let clashes = |place: &str| is_within(place, &policy.place) || is_within(&policy.place, place);
         if let Some(other) = self.mounts.values().find(|mount| clashes(&mount.view().policy.place)) {

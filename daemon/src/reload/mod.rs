@@ -232,7 +232,8 @@ impl Reloader {
 
     async fn make(&self, mount: LoadedMount) -> Result<(), Left> {
         let (name, source) = (mount.policy.name.clone(), settings::source(&mount));
-        let request = Request { policy: mount.policy, source, keep_failed: true, wait: true };
+        let request =
+            Request { policy: mount.policy, source, keep_failed: true, wait: true, on_behalf: None };
         let made = self.means.table.create(request).await;
         made.map_err(|error| Left::Undone { name, what: "made", why: error.to_string() })
     }

@@ -60,6 +60,7 @@ pub trait Manager {
     /// Mount method
     ///
     /// Makes a mount; returns its object when the mount is usable. Options: Where s and Target s (both needed), the writable property names of org.memcharge.Memcharge1.Mount, Wait b (a target that is not there yet is no error), Persist b (writes the mount's file). SizeMax may also be s, a share of the target's limit as in "50%"; Uid and Gid may be names. Unknown keys and wrong types are refused (Error.InvalidOption).
+    #[zbus(allow_interactive_auth)]
     fn mount(
         &self,
         name: &str,
@@ -69,11 +70,13 @@ pub trait Manager {
     /// Reload method
     ///
     /// Reads the configuration anew and puts it in force; returns when that is done. Mounts whose file is new are made, those whose file is gone are ended, policies follow their files. Error.Failed: the configuration is wrong, and nothing was changed; the message has each error with file and line. Error.Busy: mounts whose file is gone are in use, and stay; the message says by whom. Error.Failed also where something else could not be done; the rest is done all the same. Calls are done one after the other; one that comes while the daemon starts waits for that.
+    #[zbus(allow_interactive_auth)]
     fn reload(&self) -> zbus::Result<()>;
 
     /// Unmount method
     ///
     /// Ends a mount; its data are gone. Refused while processes use it (Error.Busy, which names them), unless the option Lazy b is true.
+    #[zbus(allow_interactive_auth)]
     fn unmount(
         &self,
         name: &str,

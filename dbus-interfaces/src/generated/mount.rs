@@ -48,16 +48,19 @@ pub trait Mount {
     /// Recover method
     ///
     /// Mounts the data of a mount again whose State is failed because its store was given up; returns when the mount is usable. Files that were open stay in error. Refused (Error.Failed) where there is nothing to recover.
+    #[zbus(allow_interactive_auth)]
     fn recover(&self) -> zbus::Result<()>;
 
     /// RevertPolicy method
     ///
     /// Goes back to the policy of the file, or to that of the call of Mount.
+    #[zbus(allow_interactive_auth)]
     fn revert_policy(&self) -> zbus::Result<()>;
 
     /// SetPolicy method
     ///
     /// Changes the policy at run time, not in the file; answers when the store has it, with the number of changes so far. Options: OnFull, Reserve, Reclaim, DeadlineUSec, SizeMax, InodesMax, KillVictim, KillScope, KillProtect, KillCooldownUSec, with the types of the properties; SizeMax may also be s, as in Mount. The other options of Mount are refused, with what must be done instead (Error.InvalidOption), as is a SizeMax below what is in use (Error.TooSmall). Nothing is changed where one option is refused.
+    #[zbus(allow_interactive_auth)]
     fn set_policy(
         &self,
         options: std::collections::HashMap<&str, &zbus::zvariant::Value<'_>>,

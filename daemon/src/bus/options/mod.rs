@@ -72,7 +72,7 @@ const UNMOUNT_KEYS: [&str; 1] = ["Lazy"];
 pub(super) type Options = HashMap<String, OwnedValue>;
 
 /// What the options of `Mount` say.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct MountOptions {
     /// What is about the mount.
     pub(super) fragment: Fragment,
