@@ -140,6 +140,39 @@ vm_tests! { PLAIN;
         assert_eq!(ctl(&["show", "x"]).status, 5);
     }
 
+    /// What systemctl sets, root alone can set; it holds until the configuration says something else.
+    fn the_log_level_and_the_merged_configuration() {
+        start_daemon();
+        let level = |words: &[&str]| run(&[&["systemctl", "service-log-level", "memcharged"], words].concat());
+        assert_eq!(level(&[]).ok().out.trim(), "info");
+        let _ = level(&["debug"]).ok();
+        assert_eq!(level(&[]).ok().out.trim(), "debug");
+        let _ = level(&["loud"]).failed(1);
+        let set = ["busctl", "set-property", NAME, "/org/freedesktop/LogControl1", "org.freedesktop.LogControl1",
+            "LogLevel", "s", "err"];
+        let _ = run(&["useradd", "--uid", "1000", "somebody"]).ok();
+        assert!(as_user(&set).failed(1).err.to_lowercase().contains("denied"));
+        assert_eq!(level(&[]).ok().out.trim(), "debug");
+
+        std::fs::create_dir_all("/etc/memcharge/mounts.d/m.toml.d").unwrap();
+        std::fs::write("/etc/memcharge/mounts.d/m.toml", "where = \"/run/shared/m\"\ntarget = \"m.slice\"\n").unwrap();
+        std::fs::write("/etc/memcharge/mounts.d/m.toml.d/a.toml", "size = \"8M\"\n").unwrap();
+        std::fs::write("/etc/memcharge/memcharged.toml", "[defaults]\nmode = \"0700\"\n").unwrap();
+        let text = ctl(&["cat-config", "m"]).ok().out;
+        for line in [
+            "target = \"m.slice\"  # /etc/memcharge/mounts.d/m.toml",
+            "size = \"8M\"  # /etc/memcharge/mounts.d/m.toml.d/a.toml",
+            "mode = \"0700\"  # /etc/memcharge/memcharged.toml",
+            "on-full = \"enospc\"  # built-in default",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        assert_eq!(ctl(&["cat-config", "n"]).status, 5);
+        std::fs::write("/etc/memcharge/mounts.d/n.toml", "sise = 1\n").unwrap();
+        let wrong = ctl(&["cat-config"]).failed(1);
+        assert!(wrong.err.contains("n.toml:1") && wrong.err.contains("sise"), "{}", wrong.err);
+    }
+
     /// The exit codes of the CLI, and JSON.
     fn exit_codes_and_json() {
         let _ = ctl(&["list"]).failed(3);

@@ -104,7 +104,7 @@ vm_tests! { SUITES;
                 _ => FSX.to_owned(),
             };
             fs::write("/tmp/fsx.toml", weights).unwrap();
-            let said = run(&["/mnt/files/MEMCHARGE_FSX", "-N", "20000", "-S", seed, "-f", "/tmp/fsx.toml", "-P", "/tmp",
+            let said = run(&["/mnt/files/MEMCHARGE_FSX", "-N", "12000", "-S", seed, "-f", "/tmp/fsx.toml", "-P", "/tmp",
                 &mount.join("fsx")]);
             println!("{sparse}: {}", said.out.lines().last().unwrap_or_default());
             assert_eq!(said.status, 0, "{}\n{}", said.out, said.err);

@@ -18,6 +18,8 @@ fn installs_quietly() {
         "/usr/libexec/memcharge/memcharge-store",
         "/etc/memcharge/memcharged.toml",
         "/etc/memcharge/mounts.d",
+        "/usr/share/polkit-1/actions/org.memcharge.Memcharge1.policy",
+        "/usr/share/bash-completion/completions/memchargectl",
     ] {
         assert!(fs::exists(file).unwrap(), "{file}");
     }
