@@ -21,7 +21,7 @@ pub(crate) struct TestArgs {
     nightly: bool,
 }
 
-/// Runs all tests, those in VMs one after another.
+/// Runs all tests; as many VMs at once as there are processors.
 pub(crate) fn test(arguments: &TestArgs) -> Result<ExitCode> {
     let package = deb::build()?;
     let pjdfstest = tools::get(&tools::PJDFSTEST)?;

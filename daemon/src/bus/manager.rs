@@ -16,7 +16,7 @@ use zbus::{
 };
 
 use super::{
-    auth::{Action, Caller, Claim, claim, identify, require},
+    auth::{Action, Caller, Claim, claim, identify, require, root_only},
     convert::CallError,
     options::{MountOptions, Options, read_mount, read_query, read_unmount},
 };
@@ -95,6 +95,12 @@ impl Manager {
     ) -> Result<OwnedObjectPath> {
         let table = self.table().await?;
         let policy = self.policy(name.clone(), given.fragment.clone())?;
+        // Also where the administrator's defaults say so: they are meant for the administrator's own mounts.
+        if on_behalf.is_some()
+            && let Some(option) = root_only(&policy.options)
+        {
+            return Err(DaemonError::NotPermitted(format!("only root may have the mount option {option}")));
+        }
         let (_held, draft) = match given.persist {
             true => {
                 let held = self.reload.hold().await;

@@ -35,11 +35,14 @@ pub(in crate::bus) fn claim(caller: &Caller, given: &Fragment, persist: bool) ->
     }
 }
 
+/// The first of the mount options that only root may have.
+pub(in crate::bus) fn root_only(options: &[MountOption]) -> Option<MountOption> {
+    options.iter().copied().find(|option| matches!(option, MountOption::Suid | MountOption::Dev))
+}
+
 /// What is not a user's to ask for.
 fn excess(user: &User, given: &Fragment, persist: bool) -> Option<String> {
-    let options = given.options.iter().flatten();
-    let unsafe_option = options.into_iter().find(|o| matches!(o, MountOption::Suid | MountOption::Dev));
-    if let Some(option) = unsafe_option {
+    if let Some(option) = given.options.as_deref().and_then(root_only) {
         return Some(format!("only root may give the mount option {option}"));
     }
     if persist {

@@ -11,7 +11,7 @@ use zbus::{
     names::{BusName, UniqueName},
 };
 
-pub(super) use delegated::{Claim, claim};
+pub(super) use delegated::{Claim, claim, root_only};
 
 /// What a caller wants to do, as polkit knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
