@@ -8,7 +8,7 @@ use std::{
 use memcharge_tests::{
     cgroup::{Cg, MIB},
     client::{Report, Waiting, report},
-    host::PLAIN,
+    host::TIMED,
     mount::Mount,
     people::{Place, history},
     service::ctl,
@@ -25,7 +25,7 @@ fn granted(mib: u64) -> Report {
     Report { done: mib * MIB, errno: None }
 }
 
-vm_tests! { PLAIN;
+vm_tests! { TIMED;
     /// R20, R32: the largest is killed, and the count, the history, the journal and both signals name the one who is
     /// gone. A smaller one, one whose death would not free enough, one outside, the charger and the store live.
     fn r20_the_largest_is_killed_and_everybody_says_so() {

@@ -4,7 +4,7 @@ use memcharge_tests::{
     cgroup::{Cg, MIB},
     client::report,
     history::{Follower, assert_recorded, events, full_mount, number, refuse_each, refused, text},
-    host::PLAIN,
+    host::TIMED,
     mount::Mount,
     service::{ctl, run},
     vm_tests,
@@ -25,7 +25,7 @@ fn own_of<'a>(lines: &'a [Value], member: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["type"] == "signal" && line["member"] == member).collect()
 }
 
-vm_tests! { PLAIN;
+vm_tests! { TIMED;
     /// R32: history, log, signals and properties agree about each event, and signals come once each.
     fn r32_everybody_is_told_the_same() {
         let client = Cg::make("/client");
