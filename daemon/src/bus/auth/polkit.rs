@@ -24,8 +24,10 @@ const LIMIT: Duration = Duration::from_secs(25);
 /// A person needs time for a password.
 const INTERACTIVE_LIMIT: Duration = Duration::from_secs(300);
 
-/// So many callers wait for polkit at once; more are refused.
+/// So many callers wait for polkit at once; more are refused. Those who wait for a password, which can take minutes, are
+/// in a place of their own: they do not keep others from an answer that polkit has at once.
 static WAITING: Semaphore = Semaphore::const_new(64);
+static WAITING_FOR_A_PERSON: Semaphore = Semaphore::const_new(64);
 
 /// What polkit says: whether it is allowed, whether it would be with a password, and details.
 type Answer = (bool, bool, HashMap<String, String>);
@@ -38,7 +40,8 @@ pub(super) async fn check(
     mount: Option<&str>,
 ) -> Result<()> {
     let uid = caller.user.uid;
-    let Ok(_waiting) = WAITING.try_acquire() else {
+    let places = if caller.interactive { &WAITING_FOR_A_PERSON } else { &WAITING };
+    let Ok(_waiting) = places.try_acquire() else {
         return Err(Error::LimitsExceeded("too many callers wait for polkit; try again later".to_owned()));
     };
     let subject = ("system-bus-name", HashMap::from([("name", Value::from(caller.name.as_str()))]));
