@@ -25,6 +25,9 @@ const FEW: usize = 15;
 /// Longer than a refusal stands for others like it.
 const APART: Duration = Duration::from_millis(1100);
 
+/// How many writes are tried for each refusal that is wanted, at most.
+const TRIES: usize = 8;
+
 const ENOSPC: i32 = 28;
 
 /// Measures, and prints the table.
@@ -32,26 +35,26 @@ pub(crate) fn print() {
     Cg::make("/refusing").max(32 * MIB);
     Cg::make("/refusing/own");
     let mount = Mount::make("refusing", "/refusing", &["--set", "deadline=5s"]);
-    let (file, end) = fill(Path::new(&mount.join("f")));
-    let overwrite = each(MANY, || file.write_all_at(&[1; PAGE as usize], 0).unwrap());
-    let repeated = each(MANY, || refused(&file, end));
-    // In between, overwrites keep everything warm.
-    let arbitrated = (0..FEW).map(|_| {
+    let (file, mut end) = fill(Path::new(&mount.join("f")));
+    let repeated = each_refused(MANY, &file, &mut end, || ());
+    // In between, overwrites keep everything warm. They are measured all the while, since the machine is not equally fast
+    // all the time.
+    let mut overwrite = Vec::new();
+    let arbitrated = each_refused(FEW, &file, &mut end, || {
         let start = Instant::now();
         while start.elapsed() < APART {
-            file.write_all_at(&[1; PAGE as usize], 0).unwrap();
+            overwrite.push(timed(|| file.write_all_at(&[1; PAGE as usize], 0).unwrap()).0);
         }
-        timed(|| refused(&file, end))
     });
-    let arbitrated = sorted(arbitrated.collect());
+    let overwrite = sorted(overwrite);
     drop(file);
     fs::remove_file(mount.join("f")).unwrap();
     mount.unmount();
 
     fs::create_dir_all("/run/small").unwrap();
     let _ = run(&["mount", "-t", "tmpfs", "-o", "huge=never,size=4M", "tmpfs", "/run/small"]).ok();
-    let (file, end) = fill(Path::new("/run/small/f"));
-    let plain = each(MANY, || refused(&file, end));
+    let (file, mut end) = fill(Path::new("/run/small/f"));
+    let plain = each_refused(MANY, &file, &mut end, || ());
 
     let base = middle(&overwrite);
     let row = |name: &str, times: &[Duration]| {
@@ -82,22 +85,31 @@ fn fill(path: &Path) -> (File, u64) {
     (file, end)
 }
 
-fn refused(file: &File, end: u64) {
-    // The kernel counts in batches, so now and then a page fits; it is given back.
-    match file.write_at(&[1; PAGE as usize], end) {
-        Err(error) => assert_eq!(error.raw_os_error(), Some(ENOSPC)),
-        Ok(_) => file.set_len(end).unwrap(),
+/// What `count` refusals take, each after `before`. The kernel counts in batches, so now and then a page fits. That is no
+/// refusal; the next write is behind it.
+fn each_refused(count: usize, file: &File, end: &mut u64, mut before: impl FnMut()) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(count);
+    let mut tries = 0;
+    while times.len() < count {
+        tries += 1;
+        assert!(tries <= TRIES * count, "of {tries} writes only {} were refused", times.len());
+        before();
+        let (time, result) = timed(|| file.write_at(&[1; PAGE as usize], *end));
+        match result {
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(ENOSPC));
+                times.push(time);
+            }
+            Ok(written) => *end += written as u64,
+        }
     }
+    sorted(times)
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
+fn timed<T>(act: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
-    act();
-    start.elapsed()
-}
-
-fn each(count: usize, act: impl Fn()) -> Vec<Duration> {
-    sorted((0..count).map(|_| timed(&act)).collect())
+    let result = act();
+    (start.elapsed(), result)
 }
 
 fn sorted(mut times: Vec<Duration>) -> Vec<Duration> {
