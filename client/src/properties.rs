@@ -57,6 +57,12 @@ impl Properties {
         self.get(name)?.as_ref().ok()?.try_clone().ok()?.try_into().ok()
     }
 
+    /// The words of a property that is a list of them; none where it is not there or not such a list.
+    pub(crate) fn words(&self, name: &str) -> Vec<String> {
+        let value = self.get(name).and_then(|value| value.as_ref().ok()?.try_clone().ok());
+        value.and_then(|value| value.try_into().ok()).unwrap_or_default()
+    }
+
     /// The value of a property in one line; an error is shown in its place.
     pub(crate) fn text(&self, name: &str) -> String {
         match self.get(name) {

@@ -13,7 +13,7 @@ const SCHEMA: &str = include_str!("../../docs/memchargectl.schema.json");
 const TEXT: &str = include_str!("../../docs/json.md");
 
 /// Verbs that print nothing, with or without `--json`.
-const SILENT: [&str; 3] = ["recover", "revert", "unmount"];
+const SILENT: [&str; 4] = ["recover", "retarget", "revert", "unmount"];
 
 /// Fails the test unless each line of the output is as the schema says of this verb.
 #[track_caller]

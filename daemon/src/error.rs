@@ -116,6 +116,19 @@ pub(crate) enum DaemonError {
         /// The cap that was asked for.
         wanted: Bytes,
     },
+    /// A mount with data whose target shall change.
+    #[error(
+        "{name} has {used} in its files, which {target} pays for and would go on paying for; empty it, or say \
+         `--mode future-only`"
+    )]
+    HasData {
+        /// The mount's name.
+        name: String,
+        /// What the files hold.
+        used: Bytes,
+        /// Who pays.
+        target: String,
+    },
     /// Somebody uses the mount.
     #[error("{name} is in use by {holders}; end them, or use --lazy")]
     Busy {

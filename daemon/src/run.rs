@@ -174,10 +174,10 @@ async fn adopt(table: &TableHandle, loaded: &Loaded, kept: &mut Kept) -> Result<
         let drop_ins = configured.map(settings::source).unwrap_or_default().drop_ins;
         let source = Source { fragment: record.fragment.clone(), drop_ins };
         let table = table.clone();
-        let backing = kept.take(record.slot);
+        let held = kept.take(record.slot);
         adoptions.spawn(async move {
             let name = record.policy.name.clone();
-            if let Err(error) = table.adopt(record, backing, source).await {
+            if let Err(error) = table.adopt(record, held, source).await {
                 tracing::error!(mount = %name, "mount {name}: {error}");
             }
         });

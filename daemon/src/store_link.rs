@@ -4,7 +4,9 @@ use std::{collections::VecDeque, io, time::Duration};
 
 use memcharge_policy::{
     MountName,
-    link::{BACKING_FDS, MAX_MESSAGE, MountRecord, Notice, Reply, Request, StoreLimits, StoreStatus},
+    link::{
+        BACKING_FDS, LINE_FDS, MAX_MESSAGE, MountRecord, Notice, Reply, Request, StoreLimits, StoreStatus,
+    },
 };
 use tokio::{net::UnixStream, time::timeout};
 
@@ -73,6 +75,14 @@ impl Link {
     pub(crate) async fn descriptors(&mut self) -> Result<[i32; BACKING_FDS.len()]> {
         match self.ask(&Request::Descriptors, ANSWER_LIMIT).await? {
             Reply::Descriptors(numbers) => Ok(numbers),
+            other => Err(self.error(format!("answers beside the question: {other:?}"))),
+        }
+    }
+
+    /// The numbers of the descriptors that another store would need, in the store's process.
+    pub(crate) async fn lifeline(&mut self) -> Result<[i32; LINE_FDS.len()]> {
+        match self.ask(&Request::Line, ANSWER_LIMIT).await? {
+            Reply::Line(numbers) => Ok(numbers),
             other => Err(self.error(format!("answers beside the question: {other:?}"))),
         }
     }

@@ -14,7 +14,7 @@ const MANAGER_MEMBERS: &str = "Mount Unmount Reload GetMount GetMountByPath List
     CatConfig Version MountCount ConfigGeneration DryRun MountNew MountRemoved RemoteOom";
 const MOUNT_MEMBERS: &str = "Name Where Backend Target TargetId OnFull Sparse Reserve SizeMax InodesMax InodesUsed Mode \
     Uid Gid Options Reclaim DeadlineUSec KillVictim KillScope KillProtect KillCooldownUSec FragmentPath DropInPaths \
-    State StateReason StorePid UsedBytes ChargedBytes HeadroomBytes Denials Kills LastOutcome SetPolicy RevertPolicy \
+    State StateReason StorePid UsedBytes ChargedBytes PreviousTargets PreviousBytes HeadroomBytes Denials Kills LastOutcome SetPolicy RevertPolicy \
     Retarget Recover Outcome";
 const TARGET_MEMBERS: &str = "Path Id MemoryCurrent MemoryMax Headroom Events Mounts MemoryEvent";
 
@@ -28,12 +28,13 @@ const INTERFACES: [(&str, &str, &str); 3] = [
 const POLKIT: &str = include_str!("../polkit/org.memcharge.Memcharge1.policy");
 
 /// Methods that change something, and the polkit action that each is for.
-const CHANGING: [(&str, &str); 6] = [
+const CHANGING: [(&str, &str); 7] = [
     ("Mount", "mount"),
     ("Unmount", "unmount"),
     ("Reload", "reload"),
     ("SetPolicy", "set-policy"),
     ("RevertPolicy", "set-policy"),
+    ("Retarget", "retarget"),
     ("Recover", "mount"),
 ];
 

@@ -24,6 +24,13 @@ pub const HANDOVER_FDS: [&str; 6] =
 /// Those of them that hold the data. memcharged keeps copies, so that the data outlive also a unit that fails.
 pub const BACKING_FDS: [&str; 3] = ["backing-mount", "backing-root", "backing-ballast"];
 
+/// The memory file of a store's state, as it is called among the descriptors that systemd keeps.
+pub const STATE_FD: &str = "state";
+
+/// What a mount needs beside its data to go on with another store: the connection to the kernel, the socket, and what the
+/// store before it has written down.
+pub const LINE_FDS: [&str; 3] = ["fuse", "socket", STATE_FD];
+
 /// What a new store needs to serve its mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
@@ -87,6 +94,8 @@ pub enum Request {
     Enter(Home),
     /// Which descriptors hold the data? Answered by [`Reply::Descriptors`].
     Descriptors,
+    /// Which descriptors would another store need to go on? Answered by [`Reply::Line`].
+    Line,
     /// The answer to [`Notice::Oom`]. Not answered.
     Verdict(Verdict),
     /// This report is recorded. Not answered.
@@ -103,6 +112,8 @@ pub enum Reply {
     Status(StoreStatus),
     /// The numbers of the descriptors in the store's process, in the order of [`BACKING_FDS`].
     Descriptors([i32; BACKING_FDS.len()]),
+    /// The same, in the order of [`LINE_FDS`].
+    Line([i32; LINE_FDS.len()]),
     /// It is done.
     Done,
     /// The question was not understood, or could not be answered.
@@ -251,11 +262,50 @@ pub struct MountRecord {
     /// Whether its data are just being mounted again: what is undone of that leaves the record.
     #[serde(default)]
     pub recovering: bool,
+    /// Whether its store is just being started in another target: the end of one there is not the end of the mount. Until
+    /// the store serves there everything else in the record is about the old target.
+    #[serde(default)]
+    pub moving: bool,
+    /// What of the files was charged elsewhere before the mount got its target.
+    #[serde(default)]
+    pub previous: Previous,
     /// The file that configures the mount; empty for a mount made at run time.
     pub fragment: String,
     /// The user who has made the mount and may change it; 0: root, or somebody with root's consent.
     #[serde(default)]
     pub owner: u32,
+}
+
+/// What was charged before a mount got the target that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Previous {
+    /// The targets that it had, the first one first.
+    pub targets: Vec<String>,
+    /// What its files held when it got the target that it has now: what of it is still there is charged to those.
+    pub bytes: Bytes,
+}
+
+impl Previous {
+    /// No list grows without bound. What is left out is the oldest.
+    const MAX_TARGETS: usize = 16;
+
+    /// The same after a mount with `used` bytes has left `target`.
+    pub fn and(mut self, target: String, used: Bytes) -> Self {
+        if used == Bytes(0) {
+            return Self::default();
+        }
+        self.targets.retain(|known| *known != target);
+        self.targets.push(target);
+        let surplus = self.targets.len().saturating_sub(Self::MAX_TARGETS);
+        self.targets.drain(..surplus);
+        Self { bytes: used, ..self }
+    }
+
+    /// How much of `used` bytes is charged elsewhere, at most. `new`: what the store's own cgroup is charged for files, which
+    /// is less than all of the new where the store was started again since.
+    pub fn at_most(&self, used: Bytes, new: Option<Bytes>) -> Bytes {
+        self.bytes.min(used.minus(new.unwrap_or_default()))
+    }
 }
 
 impl Home {
@@ -313,11 +363,40 @@ mod tests {
             generation: 0,
             made_usec: 0,
             recovering: false,
+            moving: false,
+            previous: Previous::default().and("old.slice".into(), Bytes::mib(1)),
             fragment: String::new(),
             owner: 1000,
         };
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<MountRecord>(&json).unwrap(), record);
         Ok(())
+    }
+
+    #[test]
+    fn r29_earlier_targets_are_known_for_as_long_as_they_may_pay() {
+        let first = Previous::default().and("a".into(), Bytes::mib(4));
+        let second = first.clone().and("b".into(), Bytes::mib(6));
+        assert_eq!((second.targets.join(" "), second.bytes), ("a b".to_owned(), Bytes::mib(6)));
+        // Back and forth: each is named once.
+        assert_eq!(second.clone().and("a".into(), Bytes::mib(1)).targets.join(" "), "b a");
+        // Nothing was there that anybody could pay for.
+        assert_eq!(second.clone().and("c".into(), Bytes(0)), Previous::default());
+        let many = (0..40).fold(second, |previous, at| previous.and(at.to_string(), Bytes(1)));
+        assert_eq!((many.targets.len(), many.targets.last().map(String::as_str)), (16, Some("39")));
+
+        for (used, new, old) in [
+            (Bytes::mib(4), Some(Bytes(0)), Bytes::mib(4)),
+            // Written since.
+            (Bytes::mib(10), Some(Bytes::mib(6)), Bytes::mib(4)),
+            // Of the old, some was removed.
+            (Bytes::mib(7), Some(Bytes::mib(6)), Bytes::mib(1)),
+            // What is new cannot be told, or not all of it.
+            (Bytes::mib(10), None, Bytes::mib(4)),
+            (Bytes::mib(10), Some(Bytes::mib(1)), Bytes::mib(4)),
+            (Bytes::mib(3), None, Bytes::mib(3)),
+        ] {
+            assert_eq!(first.at_most(used, new), old, "{used} {new:?}");
+        }
     }
 }

@@ -6,14 +6,14 @@
 use std::{
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use memcharge_policy::link::{Reply, Request};
+use memcharge_policy::link::{LINE_FDS, Reply, Request};
 use rustix::{
     event::{PollFd, PollFlags},
     net::sockopt::socket_peercred,
@@ -53,6 +53,8 @@ pub(crate) struct Served {
     pub(crate) seat: Seat,
     /// The requests in hand.
     pub(crate) liveness: &'static Liveness,
+    /// What another store would need to go on, in the order of [`LINE_FDS`].
+    pub(crate) line: [RawFd; LINE_FDS.len()],
 }
 
 /// Serves until the process ends.
@@ -288,6 +290,7 @@ impl Served {
                 done(entered.and_then(|target| gate.reopen(target)))
             }
             Ok(Request::Descriptors) => Some(Reply::Descriptors(backing.descriptors())),
+            Ok(Request::Line) => Some(Reply::Line(self.line)),
             Ok(Request::Verdict(verdict)) => {
                 gate.reports().judge(verdict);
                 None

@@ -51,6 +51,10 @@ pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
         Err(e) => return Err(refuse(e.to_string())),
     };
     let record: MountRecord = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
+    if record.moving {
+        // Another store goes on.
+        return remove_file(&MountRecord::stop_path(name));
+    }
     may_die("end.begun");
     unmount(&record)?;
     may_die("end.unmounted");

@@ -51,12 +51,22 @@ impl Descriptors {
     }
 }
 
+/// What memcharged has handed over.
+pub(crate) struct Received {
+    /// What to do.
+    pub(crate) handover: Handover,
+    /// With what.
+    pub(crate) descriptors: Descriptors,
+    /// The state of the store in the mount's old target, where it has had one.
+    pub(crate) state: Option<OwnedFd>,
+}
+
 /// Waits for the handover. It comes when this process is in its target's cgroup: nothing that is to be charged there
 /// may be allocated before.
-pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<(Handover, Descriptors), StoreError> {
+pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<Received, StoreError> {
     let refuse = |why: String| StoreError::Handover(why);
     let mut text = vec![0; MAX_MESSAGE];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_FDS.len()))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_FDS.len() + 1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = rustix::net::recvmsg(
         from,
@@ -75,7 +85,8 @@ pub(crate) fn receive(from: BorrowedFd<'_>) -> Result<(Handover, Descriptors), S
         // A store that was killed before its mount was made: there is nothing that could be served.
         return Err(StoreError::NothingToServe);
     }
+    let state = if fds.len() > HANDOVER_FDS.len() { fds.pop() } else { None };
     let descriptors = Descriptors::new(fds)?;
     let handover = serde_json::from_slice(&text[..message.bytes]).map_err(|e| refuse(e.to_string()))?;
-    Ok((handover, descriptors))
+    Ok(Received { handover, descriptors, state })
 }

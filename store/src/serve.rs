@@ -22,7 +22,7 @@ use crate::{
     fs::Fs,
     fuse::{self, Adapter},
     gate::{Gate, Target},
-    handover::{self, Descriptors},
+    handover::{self, Descriptors, Received},
     home,
     inodes::Inodes,
     keep::{self, Slots, State},
@@ -51,13 +51,16 @@ struct Begin {
     /// Kept for as long as the process lives.
     state: &'static State,
     generation: u64,
+    /// Whether the mount has had a store before this one.
     resumed: bool,
+    /// Whether systemd keeps for this unit what the next store needs.
+    kept: bool,
 }
 
 /// Serves the mount `name` until its file system is unmounted everywhere, or the process is told to end.
 pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
     memory::settle()?;
-    let Begin { handover, descriptors, state, generation, resumed } = begin()?;
+    let Begin { handover, descriptors, state, generation, resumed, kept } = begin()?;
     let threads =
         std::thread::available_parallelism().map_or(THREADS.0, usize::from).clamp(THREADS.0, THREADS.1);
     let ledger = Ledger::map(&descriptors.ledger).map_err(io_error("map the ledger"))?;
@@ -72,7 +75,7 @@ pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
     let reclaimer = Reclaimer::start(target.open_reclaim()?)?;
     let reports = Reports::new(state.counters())?;
     let gate = Gate::new(handover.limits, target, reclaimer, reports, threads - 1)?;
-    if !resumed {
+    if !kept {
         keep::keep(&descriptors, state)?;
     }
     let Descriptors { fuse, backing_mount, backing_root, backing_ballast, socket, ledger: _ } = descriptors;
@@ -93,7 +96,8 @@ pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
         may_die("resume.asked");
         note_idle(&session, state)?;
     }
-    let mut served = Served { fs, seat, liveness };
+    let line = [session.as_fd().as_raw_fd(), socket.as_raw_fd(), state.file().as_raw_fd()];
+    let mut served = Served { fs, seat, liveness, line };
     std::thread::Builder::new()
         .name("control".to_owned())
         .stack_size(CONTROL_STACK)
@@ -111,7 +115,8 @@ pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
     })
 }
 
-/// Takes over from the store before this one, or takes what memcharged hands over.
+/// Takes over from the store before this one, or takes what memcharged hands over: a new mount, or one whose store was in
+/// another target until now.
 fn begin() -> Result<Begin, StoreError> {
     if let Some((descriptors, state)) = keep::take()? {
         may_die("resume.taken");
@@ -123,20 +128,27 @@ fn begin() -> Result<Begin, StoreError> {
         may_die("resume.home");
         // What is mapped after this is locked page by page: most of the state has no pages.
         memory::lock_present()?;
-        let state: &'static State = Box::leak(Box::new(State::open(state)?));
-        if !state.is_agreed() {
-            return Err(StoreError::NothingToServe);
-        }
+        let state = open_state(state)?;
         let generation = state.begin_generation()?;
-        return Ok(Begin { handover, descriptors, state, generation, resumed: true });
+        return Ok(Begin { handover, descriptors, state, generation, resumed: true, kept: true });
     }
-    let (handover, descriptors) = handover::receive(rustix::stdio::stdin().as_fd())?;
+    let Received { handover, descriptors, state } = handover::receive(rustix::stdio::stdin().as_fd())?;
     may_die("start.received");
     memory::lock_present()?;
-    let state: &'static State = Box::leak(Box::new(State::create()?));
+    let resumed = state.is_some();
+    let state = match state {
+        Some(state) => open_state(state)?,
+        None => Box::leak(Box::new(State::create()?)),
+    };
     state.write_handover(&handover)?;
     let generation = state.begin_generation()?;
-    Ok(Begin { handover, descriptors, state, generation, resumed: false })
+    Ok(Begin { handover, descriptors, state, generation, resumed, kept: false })
+}
+
+/// The state of a store that has served this mount.
+fn open_state(file: OwnedFd) -> Result<&'static State, StoreError> {
+    let state: &'static State = Box::leak(Box::new(State::open(file)?));
+    if state.is_agreed() { Ok(state) } else { Err(StoreError::NothingToServe) }
 }
 
 fn open_session(

@@ -286,6 +286,14 @@ vm_tests! { PLAIN;
         assert_eq!((other.stat("shmem"), again.current()), (0, 0));
         let said = run(&["busctl", "get-property", BUS, &object(scene.mount.number("target_id")), "org.memcharge.Memcharge1.Target", "MemoryCurrent"]);
         let _ = said.failed(1);
+        // Unless it is asked to.
+        let said = ctl(&["retarget", &scene.mount.name, scene.target.path()]).failed(1);
+        assert!(said.err.contains("future-only"), "{}", said.err);
+        let _ = ctl(&["retarget", &scene.mount.name, scene.target.path(), "--mode", "future-only"]).ok();
+        scene.wait_for("active", "");
+        fs::write(scene.mount.join("new"), vec![1; 4 * MIB as usize]).unwrap();
+        assert!(again.stat("shmem").abs_diff(4 * MIB) < MIB / 2, "{}", again.stat("shmem"));
+        scene.assert_what_exists_can_be_used();
         drop((scene.data, scene.small));
         scene.mount.unmount();
         assert_eq!(again.children(), Vec::<String>::new());

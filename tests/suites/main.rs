@@ -26,6 +26,7 @@ mod reboot;
 mod record;
 mod reference;
 mod reload;
+mod retarget;
 mod rooms;
 mod selftest;
 mod semantics;

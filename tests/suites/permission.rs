@@ -26,14 +26,12 @@ fn people() {
         let _ = run(&["useradd", "--create-home", "--uid", uid, &format!("u{uid}")]).ok();
     }
     Cg::make("/d").max(128 * MIB);
-    for cgroup in ["/d/own", "/d/t", "/d/t/inner"] {
+    for cgroup in ["/d/own", "/d/t", "/d/t/inner", "/d/two"] {
         let _ = Cg::make(cgroup);
     }
     let _ = Cg::make("/other").max(64 * MIB);
-    let _ = sh(
-        "cd /sys/fs/cgroup/d && chown u1000 . cgroup.procs cgroup.subtree_control own t own/cgroup.procs \
-                t/cgroup.procs t/cgroup.subtree_control",
-    )
+    let _ = sh("cd /sys/fs/cgroup/d && chown u1000 . cgroup.procs cgroup.subtree_control own t two \
+                own/cgroup.procs t/cgroup.procs t/cgroup.subtree_control two/cgroup.procs")
     .ok();
 }
 
@@ -90,6 +88,12 @@ vm_tests! { PLAIN;
         refused(&as_user(1001, "/other", "memchargectl set mine size=8M"), "only root may");
         refused(&as_user(1000, "/d/own", "memchargectl reload"), "only root may");
         let _ = as_user(1000, "/d/own", "memchargectl set mine size=32M").ok();
+        // Another one of their own cgroups pays.
+        let retarget = |target: &str| format!("memchargectl retarget mine {target} --mode future-only");
+        refused(&as_user(1000, "/d/own", &retarget("/other")), "only root may");
+        refused(&as_user(1001, "/other", &retarget("/d/two")), "only root may");
+        let _ = as_user(1000, "/d/own", &retarget("/d/two")).ok();
+        assert!(Cg::at("/d/two").current() < 6 * MIB && Cg::at("/d/t").current() > 7 * MIB, "old pages stay");
         let _ = run(&["systemctl", "restart", "memcharged"]).ok();
         refused(&as_user(1001, "/other", "memchargectl unmount mine"), "only root may");
         let _ = as_user(1000, "/other", "memchargectl unmount mine").ok();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgAction, Args, ValueHint};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
 use memcharge_policy::MountName;
 
@@ -40,6 +40,45 @@ pub(crate) struct MountArgs {
     /// Accept a target that is not there yet
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// The arguments of `retarget`.
+#[derive(Debug, Args)]
+pub(crate) struct RetargetArgs {
+    /// The mount's name
+    #[arg(add = ArgValueCandidates::new(mounts))]
+    pub(crate) name: MountName,
+    /// Who pays from now on: a slice, service or scope, or a path below /sys/fs/cgroup
+    #[arg(add = ArgValueCandidates::new(targets))]
+    pub(crate) target: String,
+    /// What becomes of the memory that the files hold now; refuse where no MODE is given
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<RetargetMode>,
+    /// Accept a target that is not there yet; nothing can grow until it is
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// What `retarget` does with memory that is charged already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RetargetMode {
+    /// Only if no file holds memory
+    Refuse,
+    /// What is in memory stays on the old bill until it is freed
+    FutureOnly,
+    /// Moves it to the new bill; not built yet
+    Migrate,
+}
+
+impl RetargetMode {
+    /// The word of the contract.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::FutureOnly => "future-only",
+            Self::Migrate => "migrate",
+        }
+    }
 }
 
 /// The arguments of `history`.

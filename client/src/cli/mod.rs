@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::ArgValueCandidates;
 use memcharge_policy::MountName;
 
+#[cfg(test)]
+pub(crate) use self::arguments::RetargetMode;
 use self::arguments::parse_event_id;
-pub(crate) use self::arguments::{HistoryArgs, MountArgs, Unbuilt};
+pub(crate) use self::arguments::{HistoryArgs, MountArgs, RetargetArgs, Unbuilt};
 use crate::{completion::mounts, error::USAGE, output, terminal::Screen};
 
 /// Shows and changes the mounts of memcharged.
@@ -141,10 +143,9 @@ pub(crate) enum Verb {
     },
     /// Follow what happens, one line each, until it is interrupted
     Monitor,
+    /// Have another cgroup pay for a mount from now on
+    Retarget(RetargetArgs),
 
-    /// Change who pays
-    #[command(hide = true)]
-    Retarget(Unbuilt),
     /// Delete files
     #[command(hide = true)]
     Prune(Unbuilt),
@@ -238,6 +239,20 @@ mod tests {
     }
 
     #[test]
+    fn r29_who_pays_is_changed_in_one_of_three_ways() {
+        for (line, mode) in [
+            ("retarget m b.slice", None),
+            ("retarget m b.slice --mode refuse", Some("refuse")),
+            ("retarget --mode=future-only m b.slice", Some("future-only")),
+            ("retarget m b.slice --mode migrate", Some("migrate")),
+        ] {
+            let Verb::Retarget(args) = parse(line).unwrap().verb else { panic!("{line}") };
+            assert_eq!((args.name.as_str(), args.target.as_str()), ("m", "b.slice"), "{line}");
+            assert_eq!(args.mode.map(RetargetMode::as_str), mode, "{line}");
+        }
+    }
+
+    #[test]
     fn the_configuration_is_that_of_a_mount_or_the_main_one() {
         for (line, wanted) in [("cat-config", None), ("cat-config m", Some("m"))] {
             let Verb::CatConfig { name } = parse(line).unwrap().verb else { panic!("{line}") };
@@ -280,6 +295,8 @@ mod tests {
             "explain xyzw",
             "explain 000000000000000000000000000000000",
             "monitor m",
+            "retarget m",
+            "retarget m b.slice --mode half",
             "cat-config m n",
             "reload m",
         ] {

@@ -40,6 +40,8 @@ what others could still get
 .RI ( Headroom ),
 what is charged in all
 .RI ( Charged ),
+what earlier targets still pay for
+.RI ( Earlier ),
 how often somebody was refused or killed, and the last arbitration.
 "#,
     ),
@@ -112,6 +114,20 @@ The policy is in force when this returns, and stays, whatever the mount's file s
 or the end of the mount.
 The keys are those of
 .BR memcharge.toml (5).
+"#,
+    ),
+    (
+        "retarget",
+        r#"
+Returns when the new target pays.
+Clients of the mount wait meanwhile, and lose nothing.
+With
+.B \-\-mode future\-only
+what the files hold stays charged to the old target until it is freed;
+.B status
+shows both.
+Without, a mount with anything in its files is refused.
+The mount's file is not changed: change it too, or the next boot has the old target.
 "#,
     ),
     (

@@ -9,6 +9,7 @@ mod monitor;
 mod mount;
 mod recover;
 mod reload;
+mod retarget;
 mod set;
 mod show;
 mod status;
@@ -38,7 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Report, ClientError> {
         Verb::Explain { event } => explain::run(&event, view).await,
         Verb::Monitor => monitor::run(view).await,
         Verb::Reload => reload::run(view).await,
-        Verb::Retarget(_) => Err(ClientError::NotBuilt("retarget")),
+        Verb::Retarget(args) => retarget::run(&args).await,
         Verb::Prune(_) => Err(ClientError::NotBuilt("prune")),
         Verb::Top(_) => Err(ClientError::NotBuilt("top")),
         Verb::Metrics(_) => Err(ClientError::NotBuilt("metrics")),

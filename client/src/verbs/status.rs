@@ -9,6 +9,7 @@ use crate::{
     cli::View,
     error::ClientError,
     event::{Recorded, asked_text, charger_text, outcome_text},
+    json::escape_controls,
     layout::{cut_end, cut_middle, wrap},
     output::{Report, human_size, json_text},
     properties::Properties,
@@ -95,20 +96,21 @@ fn block(mount: &Properties, now_usec: u64, view: View) -> String {
     let path = |value: String| room.map_or(value.clone(), |room| cut_middle(&value, room));
     let words = |value: String| room.map_or(value.clone(), |room| lines(&value, room));
     let entries = [
-        ("Where", path(mount.text("Where"))),
-        ("Target", path(mount.text("Target"))),
-        ("State", paint_state(&mount.text("State"), words(state), view)),
-        ("Used", words(used(mount))),
-        ("Headroom", words(size(mount, "HeadroomBytes"))),
-        ("Charged", words(size(mount, "ChargedBytes"))),
-        ("Denials", words(mount.text("Denials"))),
-        ("Kills", words(mount.text("Kills"))),
-        ("Last", words(last(mount, now_usec))),
-        ("Store", words(store)),
+        ("Where", Some(path(mount.text("Where")))),
+        ("Target", Some(path(mount.text("Target")))),
+        ("State", Some(paint_state(&mount.text("State"), words(state), view))),
+        ("Used", Some(words(used(mount)))),
+        ("Headroom", Some(words(size(mount, "HeadroomBytes")))),
+        ("Charged", Some(words(size(mount, "ChargedBytes")))),
+        ("Earlier", earlier(mount).map(words)),
+        ("Denials", Some(words(mount.text("Denials")))),
+        ("Kills", Some(words(mount.text("Kills")))),
+        ("Last", Some(words(last(mount, now_usec)))),
+        ("Store", Some(words(store))),
     ];
-    let line = |(label, value): &(&str, String)| format!("{label:>LABEL_WIDTH$}: {value}\n");
+    let line = |(label, value): (&str, Option<String>)| Some(format!("{label:>LABEL_WIDTH$}: {}\n", value?));
     let name = view.width().map_or(mount.text("Name"), |width| cut_end(&mount.text("Name"), width));
-    format!("\n{name}\n{}", entries.iter().map(line).collect::<String>())
+    format!("\n{name}\n{}", entries.into_iter().filter_map(line).collect::<String>())
 }
 
 /// A value in lines of at most `room` columns, those after the first below it. Nothing is left out but the end of a
@@ -124,6 +126,13 @@ fn paint_state(state: &str, value: String, view: View) -> String {
         Some(rest) => format!("{}{rest}", paint(state, state_style(state), view.screen.colour)),
         None => value,
     }
+}
+
+/// Who still pays for what was written before the mount was retargeted; `None` where nobody does.
+fn earlier(mount: &Properties) -> Option<String> {
+    let targets = mount.words("PreviousTargets");
+    let targets = targets.iter().map(|target| escape_controls(target)).collect::<Vec<_>>().join(", ");
+    (!targets.is_empty()).then(|| format!("up to {} paid by {targets}", size(mount, "PreviousBytes")))
 }
 
 fn used(mount: &Properties) -> String {
@@ -177,6 +186,26 @@ mod tests {
         schema::assert_valid,
         terminal::{Screen, Size},
     };
+
+    #[test]
+    fn r29_who_paid_earlier_is_named_while_they_still_do() {
+        let mount = |targets: Vec<&'static str>, bytes: Result<u64, &'static str>| {
+            let bytes = bytes.map(Value::from);
+            sample(vec![("PreviousTargets", Ok(targets.into())), ("PreviousBytes", bytes)])
+        };
+        for (mount, line) in [
+            (mount(vec!["a.slice"], Ok(12 << 20)), Some("up to 12.0 MiB paid by a.slice")),
+            (mount(vec!["a.slice", "/b\nc"], Ok(0)), Some("up to 0 B paid by a.slice, /b\\nc")),
+            (mount(vec!["a.slice"], Err("no store")), Some("up to (error: no store) paid by a.slice")),
+            (mount(vec![], Ok(0)), None),
+            (sample(vec![]), None),
+        ] {
+            assert_eq!(earlier(&mount).as_deref(), line);
+        }
+        let shown = block(&mount(vec!["a.slice"], Ok(12 << 20)), 0, View::default());
+        assert!(shown.contains("\n   Earlier: up to 12.0 MiB paid by a.slice\n"), "{shown}");
+        assert!(!block(&sample(vec![]), 0, View::default()).contains("Earlier"));
+    }
 
     fn status() -> Status {
         let mount = sample(vec![

@@ -3,4 +3,5 @@
 pub(crate) mod backing;
 pub(crate) mod fuse;
 pub(crate) mod holders;
+pub(crate) mod line;
 pub(crate) mod point;

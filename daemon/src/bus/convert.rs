@@ -21,7 +21,9 @@ impl From<DaemonError> for Error {
             DaemonError::NotPermitted(_) => Self::NotPermitted(message),
             DaemonError::NoSuchTarget { .. } => Self::NoSuchTarget(message),
             DaemonError::TooSmall { .. } | DaemonError::Shrinks { .. } => Self::TooSmall(message),
-            DaemonError::Busy { .. } | DaemonError::Incomplete { busy: true, .. } => Self::Busy(message),
+            DaemonError::Busy { .. }
+            | DaemonError::HasData { .. }
+            | DaemonError::Incomplete { busy: true, .. } => Self::Busy(message),
             DaemonError::Cgroup(cgroup) => match cgroup {
                 CgroupError::NoSuchCgroup { .. } => Self::NoSuchTarget(message),
                 CgroupError::NotACgroup { .. } => Self::NotACgroup(message),

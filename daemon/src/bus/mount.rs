@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use memcharge_cgroup::{CgroupError, Hierarchy, parse::parse_bytes};
+use memcharge_cgroup::{
+    CgroupError, Hierarchy,
+    parse::{parse_bytes, parse_flat_key},
+};
+use memcharge_config::Fragment;
 use memcharge_dbus::{NO_LIMIT, event_details};
-use memcharge_policy::link::StoreStatus;
+use memcharge_policy::{Bytes, link::StoreStatus};
 use zbus::{
     Connection,
     fdo::Result,
@@ -14,18 +18,22 @@ use zbus::{
 };
 
 use super::{
-    auth::{Action, require},
+    auth::{Action, Claim, claim, identify, require},
     convert::{CallError, property_error},
-    options::{Options, read_policy},
+    options::{Options, read_policy, read_retarget},
 };
 use crate::{
     error::DaemonError,
     history::HistoryHandle,
     mounts::{MountHandle, MountView},
+    placement::target::is_unit,
 };
 
 /// What `Backend` says; there is no other yet.
 const BACKEND: &str = "redirect";
+
+/// What a store's cgroup may be charged as files beside those of the mount: its state, and what the kernel's counters lag.
+const STATE_AND_LAG: Bytes = Bytes::mib(2);
 
 /// A mount on the bus.
 #[derive(Debug)]
@@ -79,6 +87,13 @@ fn read_charged(leaf: &str) -> Result<u64> {
         ))),
         Err(error) => Err(property_error(error.into())),
     }
+}
+
+/// What the store's own cgroup is charged for files, at least; `None`: it has none, or that cannot be read.
+fn read_files(view: &MountView) -> Option<Bytes> {
+    let placement = view.placement.as_ref().filter(|_| !is_unit(&view.policy.target))?;
+    let text = Hierarchy::system().open(&placement.leaf).ok()?.read("memory.stat").ok()?;
+    parse_flat_key(&text, "shmem").map(|charged| Bytes(charged).minus(STATE_AND_LAG))
 }
 
 fn usec(span: std::time::Duration) -> u64 {
@@ -228,6 +243,19 @@ impl MountObject {
         read_charged(&self.view().placement.ok_or_else(|| self.absent())?.leaf)
     }
 
+    #[zbus(property)]
+    fn previous_targets(&self) -> Vec<String> {
+        self.view().placement.map(|placement| placement.previous.targets).unwrap_or_default()
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn previous_bytes(&self) -> Result<u64> {
+        let used = self.status().await?.used;
+        let view = self.view();
+        let Some(placement) = &view.placement else { return Err(self.absent()) };
+        Ok(placement.previous.at_most(used, read_files(&view)).0)
+    }
+
     #[zbus(property(emits_changed_signal = "false"))]
     async fn headroom_bytes(&self) -> Result<u64> {
         Ok(self.status().await?.headroom.0)
@@ -263,6 +291,28 @@ impl MountObject {
     ) -> std::result::Result<u64, CallError> {
         self.require(connection, &call, Action::SetPolicy).await?;
         Ok(self.mount.set_policy(read_policy(&options)?).await?)
+    }
+
+    async fn retarget(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+        target: &str,
+        options: Options,
+    ) -> std::result::Result<(), CallError> {
+        let mut wanted = read_retarget(target, &options)?;
+        let caller = identify(connection, &call).await?;
+        let given = Fragment { target: Some(wanted.target.clone()), ..Fragment::default() };
+        // The mount and both cgroups are the user's: nobody else has to be asked.
+        if !caller.is_root()
+            && caller.user.uid == self.view().owner
+            && matches!(claim(&caller, &given, false), Claim::Holds)
+        {
+            wanted.on_behalf = Some(caller.user);
+        } else {
+            caller.ask(connection, Action::Retarget, Some(self.mount.name().as_str())).await?;
+        }
+        Ok(self.mount.retarget(wanted).await?)
     }
 
     async fn recover(

@@ -159,11 +159,13 @@ fn properties(view: &MountView) -> HashMap<&'static str, Value<'static>> {
     ]);
     if let Some(placement) = placement {
         properties.insert("TargetId", placement.target_id.into());
+        properties.insert("PreviousTargets", placement.previous.targets.clone().into());
     }
     let policy = &view.policy;
     let usec = |span: std::time::Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     properties.extend([
-        ("OnFull", Value::from(policy.on_full.as_str())),
+        ("Target", Value::from(policy.target.to_string())),
+        ("OnFull", policy.on_full.as_str().into()),
         ("Reserve", policy.reserve.map_or(NO_LIMIT, |bytes| bytes.0).into()),
         ("InodesMax", policy.inodes.unwrap_or(NO_LIMIT).into()),
         ("Reclaim", policy.reclaim.into()),

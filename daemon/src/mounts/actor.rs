@@ -25,7 +25,7 @@ use super::{
 use crate::{
     attach::backing::Backing,
     error::{DaemonError, Result},
-    keeper,
+    keeper::{self, Held},
     placement::systemd::UnitState,
     record,
     store_link::Link,
@@ -45,7 +45,7 @@ pub(super) enum Start {
         on_behalf: Option<User>,
     },
     /// It is on record, and its data may have been kept.
-    Adopt(Box<MountRecord>, Option<Backing>),
+    Adopt(Box<MountRecord>, Held),
 }
 
 /// The one owner of a mount.
@@ -128,8 +128,11 @@ impl Actor {
                     }
                 }
             }
-            Start::Adopt(record, mut backing) => {
-                match adopt(&shared, (*record).clone(), &mut backing).await {
+            Start::Adopt(mut record, Held { mut backing, line }) => {
+                let adopted = adopt(&shared, (*record).clone(), &mut backing, line).await;
+                // Wherever its store was on the way to.
+                record.moving = false;
+                match adopted {
                     Ok(Adopted::Active(attached)) => (self.take(*attached), Ok(())),
                     Ok(Adopted::Broken) => {
                         let reason = lost(&self.handle.name, backing.is_some());
@@ -159,6 +162,7 @@ impl Actor {
             mounted_on: record.mounted_on.clone(),
             target_id: record.target_id,
             leaf: record.leaf.clone(),
+            previous: record.previous.clone(),
             cap: record.cap,
             made_usec: record.made_usec,
             store_pid: Some(pid),
@@ -167,7 +171,8 @@ impl Actor {
         if let Some(backing) = &backing {
             keeper::keep(record.slot, backing);
         }
-        self.assets = Assets { record: Some(record), link, backing, ..Assets::default() };
+        let announced = self.assets.announced;
+        self.assets = Assets { record: Some(record), link, backing, announced, ..Assets::default() };
         if self.assets.link.is_none() {
             self.assets.retry = Some(Instant::now());
         }
@@ -203,6 +208,7 @@ impl Actor {
                     Some(Ask::Status(reply)) if reply.is_closed() => {}
                     Some(Ask::Status(reply)) => drop(reply.send(self.status().await)),
                     Some(Ask::Recover(reply)) => drop(reply.send(self.recover().await)),
+                    Some(Ask::Retarget(wanted, reply)) => drop(reply.send(self.retarget(*wanted).await)),
                     Some(Ask::SetPolicy(patch, reply)) => drop(reply.send(self.set_policy(patch).await)),
                     Some(Ask::Follow(policy, source, reply)) => {
                         drop(reply.send(self.follow(&policy, source).await));
@@ -226,7 +232,7 @@ impl Actor {
         }
     }
 
-    async fn status(&mut self) -> Result<memcharge_policy::link::StoreStatus> {
+    pub(super) async fn status(&mut self) -> Result<memcharge_policy::link::StoreStatus> {
         match &mut self.assets.link {
             Some(link) => link.status(crate::store_link::ANSWER_LIMIT).await,
             None => {
@@ -245,9 +251,9 @@ impl Actor {
         may_die("unmount.begun");
         release(&record, lazy || dead).await?;
         may_die("unmount.released");
-        if record.recovering {
+        if record.recovering || record.moving {
             // What was to be recovered is given up: now all of it goes.
-            record.recovering = false;
+            (record.recovering, record.moving) = (false, false);
             record::write(&record)?;
         }
         self.step(Event::Ending).await;

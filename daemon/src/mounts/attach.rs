@@ -9,7 +9,7 @@ use memcharge_cgroup::User;
 use memcharge_faults::may_die;
 use memcharge_policy::{
     Bytes, KernelVersion, MIN_KERNEL, MountName, MountPolicy, OnFull, Target,
-    link::{Handover, Home, MountRecord, StoreLimits},
+    link::{Handover, Home, MountRecord, Previous, StoreLimits},
     mountinfo::{is_within, own_above, topmost},
 };
 
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     attach::{
         backing::{Backing, make_backing},
-        fuse::{self, make_fuse},
+        fuse::{self, FuseMount, make_fuse},
         holders::read_mounts,
         point::{MadePoint, Point},
     },
@@ -112,6 +112,8 @@ async fn make(shared: &Shared, policy: &MountPolicy, terms: Terms, undo: &mut Un
         generation: 0,
         made_usec: now_usec(),
         recovering: false,
+        moving: false,
+        previous: Previous::default(),
         fragment: terms.fragment,
         owner: terms.on_behalf.map_or(0, |user| user.uid),
     };
@@ -121,13 +123,15 @@ async fn make(shared: &Shared, policy: &MountPolicy, terms: Terms, undo: &mut Un
     let mut directory = blocking("making the mount point", move || point.make()).await?;
     undo.made = std::mem::take(&mut directory.made);
     may_die("mount.directory");
+    let FuseMount { connection, mount } = fuse;
     let parts = Parts {
         backing: make_backing(policy)?,
-        fuse,
-        listener: make_listener(name)?,
+        connection,
+        listener: make_listener(name)?.into(),
+        state: None,
         handover: handover(&record, shared.dry_run),
     };
-    let Launched { mount, pid, link, backing } = launch(shared, &record, site, parts, undo).await?;
+    let Launched { pid, link, backing } = launch(shared, &record, site, parts, undo).await?;
     may_die("mount.launched");
     show(&mount, &directory, &record)?;
     may_die("mount.shown");
@@ -183,13 +187,15 @@ async fn make_again(
     let mut directory = blocking("making the mount point", move || point.make()).await?;
     undo.made = std::mem::take(&mut directory.made);
     let copied = || backing.try_clone().map_err(DaemonError::io("copy", "the descriptors of the data"));
+    let FuseMount { connection, mount } = fuse;
     let parts = Parts {
         backing: copied()?,
-        fuse,
-        listener: make_listener(&name)?,
+        connection,
+        listener: make_listener(&name)?.into(),
+        state: None,
         handover: handover(&record, shared.dry_run),
     };
-    let Launched { mount, pid, link, backing } = launch(shared, &record, site, parts, undo).await?;
+    let Launched { pid, link, backing } = launch(shared, &record, site, parts, undo).await?;
     may_die("recover.launched");
     show(&mount, &directory, &record)?;
     may_die("recover.shown");
@@ -199,7 +205,7 @@ async fn make_again(
 }
 
 /// Refuses a target that is not the user's.
-fn may_pay(user: &User, path: &str, site: Option<&Site>) -> Result<()> {
+pub(super) fn may_pay(user: &User, path: &str, site: Option<&Site>) -> Result<()> {
     match site {
         Some(site) if site.cgroup.may_be_entered_by(user)? => Ok(()),
         _ => Err(DaemonError::NotPermitted(format!("uid {} may not have {path} pay", user.uid))),
@@ -260,7 +266,7 @@ fn made_directories(point: &Point, others: Vec<Result<MountRecord>>) -> Vec<Stri
 }
 
 /// Where the target is, and what it is like; the latter is missing for one that is not there yet and may come later.
-async fn find_site(
+pub(super) async fn find_site(
     shared: &Shared,
     target: &Target,
     wait: bool,

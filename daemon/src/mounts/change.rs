@@ -51,7 +51,7 @@ impl Actor {
         Ok(())
     }
 
-    fn record_in_use(&self) -> Result<MountRecord> {
+    pub(super) fn record_in_use(&self) -> Result<MountRecord> {
         let state = self.view.borrow().state.clone();
         let inactive = || DaemonError::NotActive { name: self.handle.name.to_string(), state: state.word() };
         self.assets.record.clone().filter(|_| state.has_store()).ok_or_else(inactive)

@@ -6,7 +6,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::state::{MountView, Source, State};
+use super::{
+    retarget::Wanted,
+    state::{MountView, Source, State},
+};
 use crate::{
     error::{DaemonError, Result},
     store_link::ANSWER_LIMIT,
@@ -19,6 +22,8 @@ pub(super) enum Ask {
     Status(oneshot::Sender<Result<StoreStatus>>),
     /// Change the policy; `None`: back to what the configuration says. The answer is the new generation.
     SetPolicy(Option<Box<PolicyPatch>>, oneshot::Sender<Result<u64>>),
+    /// Give the mount another target.
+    Retarget(Box<Wanted>, oneshot::Sender<Result<()>>),
     /// Mount the data of a mount again whose store was given up.
     Recover(oneshot::Sender<Result<()>>),
     /// The configuration says something else now.
@@ -81,6 +86,12 @@ impl MountHandle {
     pub(crate) async fn revert_policy(&self) -> Result<u64> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::SetPolicy(None, reply), answer).await
+    }
+
+    /// Gives the mount another target; returns when its store is there.
+    pub(crate) async fn retarget(&self, wanted: Wanted) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Retarget(Box::new(wanted), reply), answer).await
     }
 
     /// Mounts the data of a mount again that has failed; returns when it is usable.

@@ -6,10 +6,7 @@
 //! that it serves.
 
 use std::{
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixListener,
-    },
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{Shared, blocking, undo::Undo};
 use crate::{
-    attach::{backing::Backing, fuse::FuseMount},
+    attach::backing::Backing,
     error::{DaemonError, Result},
     placement::{
         handover::{self, Channel, make_channel},
@@ -42,10 +39,12 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Parts {
     /// Where the data are.
     pub(super) backing: Backing,
-    /// The mount that it serves.
-    pub(super) fuse: FuseMount,
+    /// The connection of the mount that it serves.
+    pub(super) connection: OwnedFd,
     /// Where it answers.
-    pub(super) listener: UnixListener,
+    pub(super) listener: OwnedFd,
+    /// The state of the store before it, if there was one.
+    pub(super) state: Option<OwnedFd>,
     /// What it shall do.
     pub(super) handover: Handover,
 }
@@ -53,8 +52,6 @@ pub(super) struct Parts {
 /// A store that serves.
 #[derive(Debug)]
 pub(super) struct Launched {
-    /// The detached mount. The connection is the store's alone by now: it lives as long as anybody has it.
-    pub(super) mount: OwnedFd,
     /// The data.
     pub(super) backing: Backing,
     /// Its process.
@@ -63,7 +60,8 @@ pub(super) struct Launched {
     pub(super) link: Link,
 }
 
-/// Starts the store and returns when it serves.
+/// Starts the store and returns when it serves. What it was given for the connection is its alone by then: the mount lives
+/// as long as anybody has that.
 pub(super) async fn launch(
     shared: &Shared,
     record: &MountRecord,
@@ -93,19 +91,21 @@ pub(super) async fn launch(
     };
     let served = async {
         placed?;
-        let pid = check_leaf(shared, record).await?;
+        check_leaf(shared, record).await?;
         may_die("mount.placed");
         if let Some(daemon) = daemon {
             // The store waits for this, so that it allocates nothing before it is where it belongs.
             parts.send(&daemon, shared)?;
         }
         // With them here a store that ends would leave its socket open, and its mount alive.
-        let Parts { backing, fuse, listener, .. } = parts;
-        drop((store, fuse.connection, listener));
+        let Parts { backing, connection, listener, state, handover: _ } = parts;
+        drop((store, connection, listener, state));
         may_die("mount.sent");
         let mut link = Link::connect(&record.policy.name).await?;
         link.status(START_LIMIT).await?;
-        Ok(Launched { mount: fuse.mount, pid, link, backing })
+        // Now: a store that was killed while it started has another one in its place.
+        let pid = check_leaf(shared, record).await?;
+        Ok(Launched { pid, link, backing })
     };
     let served = tokio::select! {
         served = served => served,
@@ -124,8 +124,8 @@ impl Parts {
     fn send(&self, daemon: &OwnedFd, shared: &Shared) -> Result<()> {
         let [mount, root, ballast] = self.backing.all();
         let (listener, ledger) = (self.listener.as_fd(), shared.ledger.1.as_fd());
-        let fds = [self.fuse.connection.as_fd(), mount, root, ballast, listener, ledger];
-        handover::send(daemon.as_fd(), &self.handover, fds)
+        let fds = [self.connection.as_fd(), mount, root, ballast, listener, ledger];
+        handover::send(daemon.as_fd(), &self.handover, fds, self.state.as_ref().map(AsFd::as_fd))
     }
 }
 

@@ -11,6 +11,7 @@ mod handle;
 mod launch;
 mod life;
 mod outcome;
+mod retarget;
 mod state;
 mod table;
 mod undo;
@@ -25,6 +26,7 @@ use tokio::{
 };
 
 pub(crate) use handle::MountHandle;
+pub(crate) use retarget::Wanted;
 pub(crate) use state::{MountView, Source, State, changed_keys, fixed_keys};
 pub(crate) use table::{Request, Table, TableHandle};
 

@@ -82,6 +82,8 @@ mod tests {
             generation: 0,
             made_usec: 0,
             recovering: false,
+            moving: false,
+            previous: memcharge_policy::link::Previous::default(),
             fragment: String::new(),
             owner: 0,
         }

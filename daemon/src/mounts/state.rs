@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memcharge_policy::{Bytes, MountPolicy, PolicyPatch, SizeCap};
+use memcharge_policy::{Bytes, MountPolicy, PolicyPatch, SizeCap, link::Previous};
 
 use crate::targets::Health;
 
@@ -136,6 +136,8 @@ pub(crate) struct Placement {
     pub(crate) target_id: u64,
     /// The store's cgroup.
     pub(crate) leaf: String,
+    /// What of the files is charged elsewhere.
+    pub(crate) previous: Previous,
     /// The cap in bytes, where it is a share of the target's limit.
     pub(crate) cap: Option<Bytes>,
     /// When the mount was made, in microseconds since 1970.

@@ -17,8 +17,8 @@ use super::{
     state::{MountView, Source, summarize},
 };
 use crate::{
-    attach::backing::Backing,
     error::{DaemonError, Result},
+    keeper::Held,
     notify,
 };
 
@@ -56,7 +56,7 @@ pub(crate) struct Request {
 #[derive(Debug)]
 enum Ask {
     Create(Box<Request>, oneshot::Sender<Result<()>>),
-    Adopt(Box<(MountRecord, Option<Backing>)>, Source, oneshot::Sender<Result<()>>),
+    Adopt(Box<(MountRecord, Held)>, Source, oneshot::Sender<Result<()>>),
     Find(MountName, oneshot::Sender<Option<MountHandle>>),
     List(oneshot::Sender<Vec<MountHandle>>),
 }
@@ -88,15 +88,10 @@ impl TableHandle {
         self.ask(|reply| Ask::Create(Box::new(request), reply)).await?
     }
 
-    /// Finds a mount again that is on record; returns when it is clear what became of it. `backing`: its data, if they
-    /// were kept.
-    pub(crate) async fn adopt(
-        &self,
-        record: MountRecord,
-        backing: Option<Backing>,
-        source: Source,
-    ) -> Result<()> {
-        self.ask(|reply| Ask::Adopt(Box::new((record, backing)), source, reply)).await?
+    /// Finds a mount again that is on record; returns when it is clear what became of it. `held`: what was kept of
+    /// it.
+    pub(crate) async fn adopt(&self, record: MountRecord, held: Held, source: Source) -> Result<()> {
+        self.ask(|reply| Ask::Adopt(Box::new((record, held)), source, reply)).await?
     }
 
     /// The mount of this name.
@@ -196,13 +191,13 @@ impl Table {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Ask::Adopt(found, source, reply) => {
-                let (record, backing) = *found;
+                let (record, held) = *found;
                 let mut view = MountView::new(record.policy.clone(), source);
                 view.owner = record.owner;
                 if let Some(base) = record.base.clone() {
                     view.base = Arc::new(base);
                 }
-                self.spawn(view, Start::Adopt(Box::new(record), backing), reply);
+                self.spawn(view, Start::Adopt(Box::new(record), held), reply);
             }
             Ask::Find(name, reply) => drop(reply.send(self.mounts.get(&name).cloned())),
             Ask::List(reply) => drop(reply.send(self.mounts.values().cloned().collect())),

@@ -63,11 +63,12 @@ fn remove(path: String) -> Result<()> {
     }
 }
 
-/// Sends a handover with its descriptors, in the order of [`HANDOVER_FDS`].
+/// Sends a handover with its descriptors, in the order of [`HANDOVER_FDS`], and the state of the store before.
 pub(crate) fn send(
     to: BorrowedFd<'_>,
     handover: &Handover,
     fds: [BorrowedFd<'_>; HANDOVER_FDS.len()],
+    state: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     let failed = || DaemonError::io::<std::io::Error>("hand over to", "the store");
     let text =
@@ -75,7 +76,8 @@ pub(crate) fn send(
     if text.len() > MAX_MESSAGE {
         return Err(failed()(std::io::Error::other("the message is too long")));
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_FDS.len()))];
+    let fds: Vec<_> = fds.into_iter().chain(state).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_FDS.len() + 1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
     rustix::net::sendmsg(to.as_fd(), &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)
@@ -109,7 +111,13 @@ mod tests {
         let channel = make_channel().unwrap();
         let stdin = std::io::stdin();
         let home = Home { leaf: "/t/x".to_owned(), target: "/t".to_owned(), target_id: 7, by_systemd: false };
-        send(channel.daemon.as_fd(), &Handover { limits, slot: 1, home }, [stdin.as_fd(); 6]).unwrap();
+        send(
+            channel.daemon.as_fd(),
+            &Handover { limits, slot: 1, home },
+            [stdin.as_fd(); 6],
+            Some(stdin.as_fd()),
+        )
+        .unwrap();
         drop(channel.daemon);
 
         let mut text = [0; MAX_MESSAGE];
@@ -121,7 +129,7 @@ mod tests {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds.count()),
             _ => None,
         });
-        assert_eq!(fds.sum::<usize>(), HANDOVER_FDS.len());
+        assert_eq!(fds.sum::<usize>(), HANDOVER_FDS.len() + 1);
         assert_eq!(serde_json::from_slice::<Handover>(&text[..got.bytes]).unwrap().limits, limits);
     }
 }

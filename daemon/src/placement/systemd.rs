@@ -171,6 +171,20 @@ impl Systemd {
         timeout(UNIT_LIMIT, wait).await.map_err(late)?
     }
 
+    /// Waits until systemd has forgotten a unit that is down, so that there can be another one of its name.
+    pub(crate) async fn wait_forgotten(&self, unit: &str) -> Result<()> {
+        let removals = self.manager.receive_unit_removed_with_args(&[(0, unit)]).await;
+        let mut removals = removals.map_err(DaemonError::bus(format!("watch {unit}")))?;
+        let wait = async {
+            while self.is_loaded(unit).await? {
+                removals.next().await.ok_or_else(closed)?;
+            }
+            Ok(())
+        };
+        let late = |_| DaemonError::Late { what: format!("the removal of {unit}"), limit: UNIT_LIMIT };
+        timeout(UNIT_LIMIT, wait).await.map_err(late)?
+    }
+
     /// How a service that is still loaded has ended.
     pub(crate) async fn result(&self, unit: &str) -> Result<String> {
         self.property(unit, "Service", "Result").await

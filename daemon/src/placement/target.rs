@@ -40,13 +40,19 @@ pub(crate) async fn find_path(systemd: &Systemd, target: &Target) -> Result<Stri
 
 /// Opens a target's cgroup and checks that a store can start there.
 pub(crate) fn open_site(hierarchy: &Hierarchy, path: &str) -> Result<Site> {
+    let site = look_at_site(hierarchy, path)?;
+    check_room(&site.sample, path)?;
+    Ok(site)
+}
+
+/// Opens a target's cgroup.
+pub(crate) fn look_at_site(hierarchy: &Hierarchy, path: &str) -> Result<Site> {
     let cgroup = hierarchy.open(path)?;
     if !cgroup.has_memory()? {
         return Err(memcharge_cgroup::CgroupError::NoMemoryController { path: path.to_owned() }.into());
     }
     let sampler = Sampler::open(hierarchy, path)?;
     let sample = sampler.sample()?;
-    check_room(&sample, path)?;
     Ok(Site { cgroup, sample, level_ids: sampler.level_ids().collect() })
 }
 

@@ -76,6 +76,11 @@ impl Left {
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Fixed { name, keys } if keys == &["target"] => write!(
+                f,
+                "mount {name}: its target does not change while it is mounted, unless with `memchargectl retarget {name} \
+                 TARGET`"
+            ),
             Self::Fixed { name, keys } => write!(
                 f,
                 "mount {name}: {} cannot change while it is mounted; `memchargectl unmount {name}` (its data go) and \

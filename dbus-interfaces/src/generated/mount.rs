@@ -3,7 +3,7 @@
 use zbus::proxy;
 
 /// The properties of `org.memcharge.Memcharge1.Mount`, in the order of the contract.
-pub const PROPERTIES: [&str; 32] = [
+pub const PROPERTIES: [&str; 34] = [
     "Name",
     "Where",
     "Backend",
@@ -32,6 +32,8 @@ pub const PROPERTIES: [&str; 32] = [
     "StorePid",
     "UsedBytes",
     "ChargedBytes",
+    "PreviousTargets",
+    "PreviousBytes",
     "HeadroomBytes",
     "Denials",
     "Kills",
@@ -50,6 +52,15 @@ pub trait Mount {
     /// Mounts the data of a mount again whose State is failed because its store was given up; returns when the mount is usable. Files that were open stay in error. Refused (Error.Failed) where there is nothing to recover.
     #[zbus(allow_interactive_auth)]
     fn recover(&self) -> zbus::Result<()>;
+
+    /// Retarget method
+    ///
+    /// Has another cgroup pay from now on, at run time, not in the file; returns when the store is there, and clients of the mount wait meanwhile. The target is given as in Mount. Options: Mode s, one of refuse (the default: Error.Busy while files hold memory), future-only (what the files hold stays charged where it is until it is freed; PreviousBytes tells how much that is) and migrate (not built yet: Error.InvalidOption); Wait b, as in Mount. On an error the mount goes on in its old target.
+    fn retarget(
+        &self,
+        target: &str,
+        options: std::collections::HashMap<&str, &zbus::zvariant::Value<'_>>,
+    ) -> zbus::Result<()>;
 
     /// RevertPolicy method
     ///
@@ -195,6 +206,18 @@ pub trait Mount {
     /// Mount options.
     #[zbus(property)]
     fn options(&self) -> zbus::Result<Vec<String>>;
+
+    /// PreviousBytes property
+    ///
+    /// How much of UsedBytes they pay for, all of them together, at most: what was removed or written anew since can only be told from what the store's present cgroup is charged.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn previous_bytes(&self) -> zbus::Result<u64>;
+
+    /// PreviousTargets property
+    ///
+    /// Targets that may still pay for a part of the files, since the mount was retargeted with future-only; the last one last, and no more than sixteen.
+    #[zbus(property)]
+    fn previous_targets(&self) -> zbus::Result<Vec<String>>;
 
     /// Reclaim property
     ///

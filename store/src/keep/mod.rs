@@ -9,7 +9,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use memcharge_policy::link::{HANDOVER_FDS, Handover, Home, StoreLimits};
+use memcharge_policy::link::{HANDOVER_FDS, Handover, Home, STATE_FD, StoreLimits};
 use sd_notify::NotifyState;
 
 pub(crate) use self::{
@@ -21,9 +21,6 @@ use crate::{
     handover::Descriptors,
     reports::Counters,
 };
-
-/// What the state is called among the kept descriptors. It is kept last: with it all are there.
-const STATE: &str = "state";
 
 /// As many stores in a row may answer no request. After that it is the mount itself that none can serve.
 const MAX_UNSERVED: u32 = 5;
@@ -43,7 +40,7 @@ pub(crate) fn take() -> Result<Option<(Descriptors, OwnedFd)>, StoreError> {
         let at = kept.iter().position(|(kept, _)| kept == name);
         at.map(|at| kept.swap_remove(at).1).ok_or_else(|| StoreError::Kept(name.to_owned()))
     };
-    let state = find(STATE)?;
+    let state = find(STATE_FD)?;
     let mut fds = Vec::with_capacity(HANDOVER_FDS.len());
     for name in HANDOVER_FDS {
         fds.push(find(name)?);
@@ -63,7 +60,8 @@ pub(crate) fn keep(descriptors: &Descriptors, state: &State) -> Result<(), Store
         keep_one(name, fd)?;
         memcharge_faults::may_die("start.keeping");
     }
-    keep_one(STATE, state.file())?;
+    // Last: with it all are there.
+    keep_one(STATE_FD, state.file())?;
     memcharge_faults::may_die("start.kept");
     Ok(())
 }

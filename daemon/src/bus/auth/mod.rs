@@ -22,6 +22,8 @@ pub(super) enum Action {
     Unmount,
     /// Change a policy.
     SetPolicy,
+    /// Have another cgroup pay.
+    Retarget,
     /// Put the configuration in force.
     Reload,
 }
@@ -33,6 +35,7 @@ impl Action {
             Self::Mount => "org.memcharge.Memcharge1.mount",
             Self::Unmount => "org.memcharge.Memcharge1.unmount",
             Self::SetPolicy => "org.memcharge.Memcharge1.set-policy",
+            Self::Retarget => "org.memcharge.Memcharge1.retarget",
             Self::Reload => "org.memcharge.Memcharge1.reload",
         }
     }

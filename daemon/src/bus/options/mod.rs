@@ -10,6 +10,7 @@ use zbus::zvariant::{OwnedValue, Value};
 use crate::{
     error::{DaemonError, Result},
     history::Query,
+    mounts::Wanted,
 };
 
 /// No call has more options.
@@ -68,6 +69,9 @@ const MAX_EVENTS: u32 = 1000;
 /// Keys of `Unmount`.
 const UNMOUNT_KEYS: [&str; 1] = ["Lazy"];
 
+/// Keys of `Retarget`.
+const RETARGET_KEYS: [&str; 2] = ["Mode", "Wait"];
+
 /// Options as they come over the bus.
 pub(super) type Options = HashMap<String, OwnedValue>;
 
@@ -107,6 +111,10 @@ pub(super) fn read_policy(options: &Options) -> Result<PolicyPatch> {
         match key.as_str() {
             key if POLICY_KEYS.contains(&key) => {
                 set(&mut fragment, Given { key, value }, Accounts::system())?
+            }
+            "Target" => {
+                let what = "who pays is not a matter of policy; call Retarget, or `memchargectl retarget`";
+                return Err(DaemonError::InvalidOption(what.to_owned()));
             }
             key if MOUNT_KEYS.contains(&key) => {
                 let what = format!("{key} cannot change while it is mounted; unmount it, and mount it again");
@@ -199,6 +207,31 @@ fn set(fragment: &mut Fragment, option: Given<'_>, accounts: Accounts<'_>) -> Re
         key => return Err(unknown(key, &MOUNT_KEYS)),
     }
     Ok(())
+}
+
+/// Reads the target and the options of `Retarget`.
+pub(super) fn read_retarget(target: &str, options: &Options) -> Result<Wanted> {
+    check_size(options)?;
+    let target = target.parse().map_err(|error| DaemonError::InvalidOption(format!("target: {error}")))?;
+    let mut wanted = Wanted { target, leave_data: false, wait: false, on_behalf: None };
+    for (key, value) in options {
+        let option = Given { key, value };
+        match key.as_str() {
+            "Wait" => wanted.wait = option.boolean()?,
+            "Mode" => match option.text()? {
+                "refuse" => wanted.leave_data = false,
+                "future-only" => wanted.leave_data = true,
+                "migrate" => return Err(DaemonError::NotBuilt("the mode migrate")),
+                other => {
+                    let what =
+                        format!("`{}` is no mode; give \"refuse\" or \"future-only\"", other.escape_debug());
+                    return Err(option.wrong(what));
+                }
+            },
+            key => return Err(unknown(key, &RETARGET_KEYS)),
+        }
+    }
+    Ok(wanted)
 }
 
 fn check_size(options: &Options) -> Result<()> {
