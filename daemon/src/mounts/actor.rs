@@ -121,7 +121,7 @@ impl Actor {
                     (view.policy.clone(), view.source.fragment.clone())
                 };
                 match attach(&shared, &policy, Terms { fragment, wait, on_behalf }).await {
-                    Ok(attached) => (self.take(attached), Ok(())),
+                    Ok(attached) => (self.take(attached).await, Ok(())),
                     Err(error) => {
                         let keep = keep_failed && !matches!(error, DaemonError::Stopping);
                         (Event::NotAttached { reason: error.to_string(), keep }, Err(error))
@@ -133,7 +133,7 @@ impl Actor {
                 // Wherever its store was on the way to.
                 record.moving = false;
                 match adopted {
-                    Ok(Adopted::Active(attached)) => (self.take(*attached), Ok(())),
+                    Ok(Adopted::Active(attached)) => (self.take(*attached).await, Ok(())),
                     Ok(Adopted::Broken) => {
                         let reason = lost(&self.handle.name, backing.is_some());
                         self.assets.backing = backing;
@@ -156,21 +156,14 @@ impl Actor {
         }
     }
 
-    pub(super) fn take(&mut self, attached: Attached) -> Event {
+    pub(super) async fn take(&mut self, attached: Attached) -> Event {
         let Attached { record, pid, link, backing } = attached;
-        let placement = Placement {
-            mounted_on: record.mounted_on.clone(),
-            target_id: record.target_id,
-            leaf: record.leaf.clone(),
-            previous: record.previous.clone(),
-            cap: record.cap,
-            made_usec: record.made_usec,
-            store_pid: Some(pid),
-        };
-        self.view.send_modify(|view| view.placement = Some(placement));
+        let placement = placement(&record, pid);
+        self.show(|view| view.placement = Some(placement)).await;
         if let Some(backing) = &backing {
             keeper::keep(record.slot, backing);
         }
+        // A mount that is recovered was announced before, and its end will be.
         let announced = self.assets.announced;
         self.assets = Assets { record: Some(record), link, backing, announced, ..Assets::default() };
         if self.assets.link.is_none() {
@@ -303,6 +296,14 @@ impl Actor {
         true
     }
 
+    /// Changes what the mount shows, and says what has become different.
+    pub(super) async fn show(&self, change: impl FnOnce(&mut MountView)) {
+        let before = self.view.borrow().clone();
+        self.view.send_modify(change);
+        let after = self.view.borrow().clone();
+        self.shared.publisher.changed(&self.handle.name, &before, &after).await;
+    }
+
     /// The mount is gone: so are its object and its place in the table.
     async fn leave(&mut self) {
         let name = self.handle.name.clone();
@@ -315,6 +316,19 @@ impl Actor {
         }
         self.shared.publisher.remove(&name, self.assets.announced).await;
         drop(self.notices.send(Notice::Ended(name)).await);
+    }
+}
+
+/// Where a mount and its store are.
+pub(super) fn placement(record: &MountRecord, pid: u32) -> Placement {
+    Placement {
+        mounted_on: record.mounted_on.clone(),
+        target_id: record.target_id,
+        leaf: record.leaf.clone(),
+        previous: record.previous.clone(),
+        cap: record.cap,
+        made_usec: record.made_usec,
+        store_pid: Some(pid),
     }
 }
 

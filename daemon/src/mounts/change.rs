@@ -44,10 +44,7 @@ impl Actor {
             self.take_base(&new);
             self.assets.record = Some(new);
         }
-        let before = self.view.borrow().clone();
-        self.view.send_modify(|view| view.source = source);
-        let after = self.view.borrow().clone();
-        self.shared.publisher.changed(&self.handle.name, &before, &after).await;
+        self.show(|view| view.source = source).await;
         Ok(())
     }
 

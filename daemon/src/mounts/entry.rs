@@ -175,14 +175,15 @@ impl Actor {
         link.order(&Request::Limits(limits(&new.policy, new.cap, shared.dry_run))).await?;
         link.order(&Request::Enter(home)).await?;
         let placement = self.view.borrow().placement.clone();
-        self.view.send_modify(|view| {
+        self.show(|view| {
             view.placement = placement.map(|old| Placement {
                 target_id: new.target_id,
                 leaf: new.leaf.clone(),
                 cap: new.cap,
                 ..old
             });
-        });
+        })
+        .await;
         self.assets.record = Some(new);
         self.step(Event::Entered).await;
         Ok(true)

@@ -96,13 +96,12 @@ impl Actor {
             return;
         }
         tracing::warn!(mount = %name, "mount {name}: its store was restarted; nothing is lost");
-        self.view.send_modify(|view| {
+        self.show(|view| {
             if let Some(placement) = &mut view.placement {
                 placement.store_pid = Some(pid);
             }
-        });
-        let after = self.view.borrow().clone();
-        self.shared.publisher.changed(&name, &before, &after).await;
+        })
+        .await;
         let slot = self.assets.record.as_ref().map(|record| record.slot).unwrap_or_default();
         if let (None, Some(link)) = (&self.assets.backing, &mut self.assets.link) {
             self.assets.backing = copy_backing(&name, link, pid).await;
@@ -171,7 +170,7 @@ impl Actor {
             )));
         }
         let attached = revive(&self.shared, record, backing).await?;
-        self.take(attached);
+        self.take(attached).await;
         tracing::info!(mount = %name, "mount {name} is recovered with its data");
         self.step(Event::Recovered).await;
         if self.is_away() {

@@ -17,7 +17,7 @@ use memcharge_policy::{
 
 use super::{
     Shared,
-    actor::Actor,
+    actor::{Actor, placement},
     adopt::copy_line,
     attach::{Attached, find_site, handover, may_pay},
     launch::{Launched, Parts, launch},
@@ -139,15 +139,16 @@ impl Actor {
             tracing::warn!(mount = %self.handle.name, "the store's old cgroup is left: {error}");
         }
         let record = attached.record.clone();
-        let before = self.view.borrow().clone();
-        self.take(attached);
-        self.view.send_modify(|view| {
+        let from = old.policy.target.to_string();
+        // All that is different is told at once.
+        self.show(|view| {
+            view.placement = Some(placement(&record, attached.pid));
             view.policy = Arc::new(record.policy.clone());
-            view.base = Arc::new(record.base.unwrap_or(record.policy));
-        });
-        let after = self.view.borrow().clone();
-        self.shared.publisher.changed(&self.handle.name, &before, &after).await;
-        let (name, from, to) = (&self.handle.name, &before.policy.target, &after.policy.target);
+            view.base = Arc::new(record.base.clone().unwrap_or_else(|| record.policy.clone()));
+        })
+        .await;
+        self.take(attached).await;
+        let (name, to) = (&self.handle.name, &record.policy.target);
         let left = record.previous.bytes;
         tracing::info!(mount = %name, "mount {name} is charged to {to} from now on; {left} stay with {from}");
         self.settle().await;
@@ -164,7 +165,7 @@ impl Actor {
         };
         match back {
             Ok(attached) => {
-                self.take(attached);
+                self.take(attached).await;
                 self.settle().await;
             }
             Err(error) => {
