@@ -14,12 +14,11 @@ use tokio::{
 };
 use zbus::{
     Connection,
-    connection::Builder,
     fdo::{ObjectManager, RequestNameFlags, RequestNameReply},
 };
 
 use crate::{
-    bus::{LOG_CONTROL_PATH, LogControl, Manager, Publisher},
+    bus::{self, LOG_CONTROL_PATH, LogControl, Manager, Publisher},
     error::{DaemonError, Result},
     history::{self, HistoryHandle, Journal},
     keeper::Kept,
@@ -47,7 +46,7 @@ pub(crate) async fn run(roots: Roots, store: String, dry_run: bool) -> Result<()
     let loaded = settings::load(&roots).map_err(log_errors)?;
     crate::logging::start(loaded.main.log_level);
     record::make_directories()?;
-    let connection = within(Builder::system(), "connect to the system bus").await?;
+    let connection = connect().await?;
     let (stop, stopping) = watch::channel(false);
     let (set_ready, ready) = watch::channel(false);
     let systemd = timeout(BUS_LIMIT, Systemd::new(&connection)).await.map_err(|_| bus_late())??;
@@ -131,9 +130,9 @@ fn log_errors(errors: Vec<ConfigError>) -> DaemonError {
     DaemonError::Configuration(errors.len())
 }
 
-async fn within(builder: zbus::Result<Builder<'_>>, action: &str) -> Result<Connection> {
-    let built = timeout(BUS_LIMIT, async { builder?.build().await }).await.map_err(|_| bus_late())?;
-    built.map_err(DaemonError::bus(action))
+async fn connect() -> Result<Connection> {
+    let connected = timeout(BUS_LIMIT, bus::connect()).await.map_err(|_| bus_late())?;
+    connected.map_err(DaemonError::bus("connect to the system bus"))
 }
 
 fn bus_late() -> DaemonError {

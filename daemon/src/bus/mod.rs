@@ -2,6 +2,7 @@
 
 mod auth;
 mod convert;
+mod gate;
 mod log_control;
 mod manager;
 mod mount;
@@ -9,6 +10,7 @@ mod options;
 mod publish;
 mod target;
 
+pub(crate) use gate::connect;
 pub(crate) use log_control::{LOG_CONTROL_PATH, LogControl};
 pub(crate) use manager::Manager;
 pub(crate) use publish::Publisher;
