@@ -19,7 +19,7 @@ MOUNT = ROOT + "/mount/m"
 LIMIT = 64 * MIB
 
 # What stays as it was for as long as a mount is there, though the contract would let it change.
-FIXED = {"Mount.Target", "Mount.Sparse", "Mount.Mode", "Mount.Uid", "Mount.Gid", "Mount.Options"}
+FIXED = {"Mount.Sparse", "Mount.Mode", "Mount.Uid", "Mount.Gid", "Mount.Options"}
 
 
 def options(**values):
@@ -135,6 +135,25 @@ def a_store_goes_and_comes(bus):
     bus.wait_change(MOUNT, "Mount", "StorePid", bus.get(MOUNT, "Mount", "StorePid"))
 
 
+def another_target_pays(bus):
+    """Retarget: refused while there are data; one signal with all that is different then."""
+    manager = bus.interfaces["Mount"].name
+    scene.cgroup("other", LIMIT)
+    check(scene.allocate("/run/shared/m/r", MIB), "1 MiB does not fit")
+    bus.refused("Busy", "/t", MOUNT, manager, "Retarget", GLib.Variant("(sa{sv})", ("/other", {})))
+    for mode, word in [("migrate", "not built yet"), ("half", "half")]:
+        given = GLib.Variant("(sa{sv})", ("/other", options(Mode=("s", mode))))
+        bus.refused("InvalidOption", word, MOUNT, manager, "Retarget", given)
+    nowhere = GLib.Variant("(sa{sv})", ("/nowhere", options(Mode=("s", "future-only"))))
+    bus.refused("NoSuchTarget", "/nowhere", MOUNT, manager, "Retarget", nowhere)
+    bus.call(MOUNT, "Mount", "Retarget", "/other", options(Mode=("s", "future-only"), Wait=("b", False)))
+    bus.wait_change(MOUNT, "Mount", "Target", "/other")
+    [change] = [change for change in bus.changes(MOUNT, "Mount") if "Target" in change]
+    check({"TargetId", "PreviousTargets", "StorePid"} <= set(change), f"not told at once: {change}")
+    check(change["PreviousTargets"] == ["/t"], f"PreviousTargets: {change}")
+    check(bus.get(MOUNT, "Mount", "PreviousBytes") >= MIB, "PreviousBytes is less than what the files held")
+
+
 def a_target_comes_late(bus):
     """A mount waits for its target, and says when it is there."""
     path = ROOT + "/mount/late"
@@ -240,6 +259,7 @@ def main(directory):
     arbitrations_are_told(bus, events)
     memory_events_are_told(bus, target)
     a_store_goes_and_comes(bus)
+    another_target_pays(bus)
     a_target_comes_late(bus)
     files_are_followed(bus)
     the_log_level_is_set(bus)

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "Manager.GetHistory": [{}],
     "Manager.GetEvent": ["0" * 32],
     "Mount.SetPolicy": [{"Reclaim": GLib.Variant("b", False)}],
+    "Mount.Retarget": ["/other", {}],
 }
 
 # The options that are no properties of a mount, with their types.
@@ -32,6 +33,7 @@ OPTIONS = {
     "Manager.Mount": {"Persist": "b", "Wait": "b"},
     "Manager.Unmount": {"Lazy": "b"},
     "Manager.GetHistory": {"Mount": "s", "Since": "t", "Limit": "u"},
+    "Mount.Retarget": {"Mode": "s", "Wait": "b"},
 }
 
 
