@@ -11,7 +11,7 @@ use crate::error::{StoreError, io};
 
 /// How long after an answer it is told of. To tell wakes two processes, and the client that was answered is to run before
 /// them.
-const AFTER_ANSWER: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+const AFTER_ANSWER: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// As soon as a timer can.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1 };
