@@ -32,7 +32,7 @@ pub(crate) enum ClientError {
     #[error("not permitted; run it as root ({0})")]
     AccessDenied(String),
     /// There is no such mount.
-    #[error("{0}; see the mounts with: memchargectl list")]
+    #[error("{0}")]
     NoSuchMount(String),
     /// The daemon refuses, for the reason in its message.
     #[error("{0}")]
@@ -130,7 +130,11 @@ impl From<zbus::Error> for ClientError {
             ErrorKind::Unreachable => Self::NotRunning(message),
             ErrorKind::AccessDenied => Self::AccessDenied(message),
             ErrorKind::NotPermitted => Self::NotPermitted(message),
-            ErrorKind::NoSuchMount => Self::NoSuchMount(message),
+            // memcharged says what to do next. The bus, which knows no mounts but objects, does not.
+            ErrorKind::NoSuchMount if message.contains("`memchargectl ") => Self::NoSuchMount(message),
+            ErrorKind::NoSuchMount => {
+                Self::NoSuchMount(format!("{message}; see the mounts with: memchargectl list"))
+            }
             _ => Self::Refused(message),
         }
     }
@@ -167,5 +171,12 @@ mod tests {
             error.to_string(),
             "memcharged is not running; start it with: systemctl start memcharged (no owner)"
         );
+        for (said, shown) in [
+            ("Unknown object", "Unknown object; see the mounts with: memchargectl list"),
+            ("no mount x; `memchargectl list` shows all", "no mount x; `memchargectl list` shows all"),
+        ] {
+            let error = ClientError::from(zbus::Error::from(fdo::Error::UnknownObject(said.into())));
+            assert_eq!(error.to_string(), shown);
+        }
     }
 }
