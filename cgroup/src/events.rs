@@ -5,35 +5,7 @@ use std::io::Read;
 use memcharge_policy::events::Counters;
 use rustix::{fs::OFlags, io::Errno};
 
-use crate::{Cgroup, CgroupError, cgroup::malformed};
-
-/// Counters in one file, at most. Linux 6.12 has seven.
-const MAX_COUNTERS: usize = 64;
-
-/// The longest name of a counter, in bytes. Those of Linux 6.12 have at most 15.
-const MAX_NAME: usize = 64;
-
-/// `memory.events`, `memory.events.local`: all counters. `None` for a line that is not a name and a number, for a
-/// name that comes twice, and for more than [`MAX_COUNTERS`].
-fn parse_counters(text: &str) -> Option<Counters> {
-    let mut counters = Counters::default();
-    for line in text.lines() {
-        let (name, number) = line.split_once(' ')?;
-        let known = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if name.is_empty() || name.len() > MAX_NAME || !known || counters.0.len() == MAX_COUNTERS {
-            return None;
-        }
-        if counters.0.insert(name.to_owned(), parse_count(number)?).is_some() {
-            return None;
-        }
-    }
-    Some(counters)
-}
-
-/// A decimal number without a sign: `str::parse` takes a plus.
-fn parse_count(text: &str) -> Option<u64> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
+use crate::{Cgroup, CgroupError, cgroup::malformed, parse::parse_counters};
 
 impl Cgroup {
     /// The counters of `memory.events`: of this cgroup and those below it, or, if `local`, of it alone.
@@ -85,33 +57,12 @@ mod tests {
     use super::*;
     use crate::Hierarchy;
 
-    /// Linux 6.12, after one kill.
-    const EVENTS: &str = "low 0\nhigh 0\nmax 35\noom 1\noom_kill 1\noom_group_kill 0\n";
-
-    #[test]
-    fn counters_are_read_by_name() {
-        let counters = parse_counters(EVENTS).unwrap();
-        assert_eq!((counters.get("max"), counters.get("oom_kill"), counters.0.len()), (35, 1, 6));
-        assert_eq!(parse_counters(""), Some(Counters::default()));
-    }
-
-    #[test]
-    fn a_malformed_counter_is_an_error() {
-        for bad in ["low\n", "low x\n", "low +1\n", "low -1\n", "low 1 2\n", "low 1\nlow 2\n", " 1\n", "\n"] {
-            assert_eq!(parse_counters(bad), None, "{bad:?}");
-        }
-        assert_eq!(parse_counters(&format!("{} 1\n", "a".repeat(MAX_NAME + 1))), None);
-        let many = |count| (0..count).map(|i| format!("c{i} 1\n")).collect::<String>();
-        assert!(parse_counters(&many(MAX_COUNTERS)).is_some());
-        assert_eq!(parse_counters(&many(MAX_COUNTERS + 1)), None);
-    }
-
     #[test]
     fn a_cgroup_tells_its_events_and_whether_it_shall_freeze() {
         let dir = tempfile::tempdir().unwrap();
         let write = |file: &str, text: &str| fs::write(dir.path().join("a").join(file), text).unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
-        write("memory.events", EVENTS);
+        write("memory.events", "max 35\noom 1\n");
         write("memory.events.local", "oom 0\n");
         write("cgroup.freeze", "1\n");
         write("cgroup.procs", "");

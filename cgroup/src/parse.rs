@@ -1,6 +1,12 @@
 //! The formats of cgroup files and of `/proc/meminfo`. Pure: text in, values out; `None` for what is malformed.
 
-use memcharge_policy::Bytes;
+use memcharge_policy::{Bytes, events::Counters};
+
+/// Counters in one file, at most. Linux 6.12 has seven.
+const MAX_COUNTERS: usize = 64;
+
+/// The longest name of a counter, in bytes. Those of Linux 6.12 have at most 15.
+const MAX_NAME: usize = 64;
 
 /// `memory.current`: a number.
 pub fn parse_bytes(text: &str) -> Option<Bytes> {
@@ -18,6 +24,28 @@ pub fn parse_limit(text: &str) -> Option<Option<Bytes>> {
 /// `cgroup.events` and other flat-keyed files: the number behind `key`.
 pub fn parse_flat_key(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim_end().parse().ok())
+}
+
+/// `memory.events`, `memory.events.local`: all counters. `None` for a line that is not a name and a number, for a
+/// name that comes twice, and for more than 64 of them.
+pub fn parse_counters(text: &str) -> Option<Counters> {
+    let mut counters = Counters::default();
+    for line in text.lines() {
+        let (name, number) = line.split_once(' ')?;
+        let known = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if name.is_empty() || name.len() > MAX_NAME || !known || counters.0.len() == MAX_COUNTERS {
+            return None;
+        }
+        if counters.0.insert(name.to_owned(), parse_count(number)?).is_some() {
+            return None;
+        }
+    }
+    Some(counters)
+}
+
+/// A decimal number without a sign: `str::parse` takes a plus.
+fn parse_count(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// `memory.stat`: cache of files on disk that the kernel can drop without writing anything.
@@ -62,6 +90,9 @@ pub fn parse_own_path(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    /// Linux 6.12, after one kill.
+    const EVENTS: &str = "low 0\nhigh 0\nmax 35\noom 1\noom_kill 1\noom_group_kill 0\n";
+
     #[test]
     fn limits() {
         assert_eq!(parse_limit("max\n"), Some(None));
@@ -80,6 +111,24 @@ mod tests {
         assert_eq!(parse_flat_key(text, "frozen"), Some(0));
         assert_eq!(parse_flat_key(text, "pop"), None);
         assert_eq!(parse_flat_key("oom_kill x\n", "oom_kill"), None);
+    }
+
+    #[test]
+    fn counters_are_read_by_name() {
+        let counters = parse_counters(EVENTS).unwrap();
+        assert_eq!((counters.get("max"), counters.get("oom_kill"), counters.0.len()), (35, 1, 6));
+        assert_eq!(parse_counters(""), Some(Counters::default()));
+    }
+
+    #[test]
+    fn a_malformed_counter_is_an_error() {
+        for bad in ["low\n", "low x\n", "low +1\n", "low -1\n", "low 1 2\n", "low 1\nlow 2\n", " 1\n", "\n"] {
+            assert_eq!(parse_counters(bad), None, "{bad:?}");
+        }
+        assert_eq!(parse_counters(&format!("{} 1\n", "a".repeat(MAX_NAME + 1))), None);
+        let many = |count| (0..count).map(|i| format!("c{i} 1\n")).collect::<String>();
+        assert!(parse_counters(&many(MAX_COUNTERS)).is_some());
+        assert_eq!(parse_counters(&many(MAX_COUNTERS + 1)), None);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Errors of the daemon as errors on the bus.
+//! Errors of the daemon as errors on the bus, and what the options of calls are to the daemon.
 
 use memcharge_cgroup::CgroupError;
 use memcharge_dbus::Error;
 use zbus::{DBusError, Message, fdo, message::Header, names::ErrorName};
 
-use crate::error::DaemonError;
+use super::options::{HistoryOptions, OptionError};
+use crate::{error::DaemonError, history::Query};
 
 impl From<DaemonError> for Error {
     fn from(error: DaemonError) -> Self {
@@ -50,6 +51,23 @@ impl From<DaemonError> for Error {
     }
 }
 
+impl From<OptionError> for DaemonError {
+    fn from(error: OptionError) -> Self {
+        match error {
+            OptionError::Invalid(what) => Self::InvalidOption(what),
+            OptionError::NotBuilt(what) => Self::NotBuilt(what),
+        }
+    }
+}
+
+impl From<HistoryOptions> for Query {
+    fn from(options: HistoryOptions) -> Self {
+        // As many as the machine can address is no limit at all.
+        let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+        Self { mount: options.mount, since_usec: options.since_usec, limit }
+    }
+}
+
 /// What a method can answer instead of a result: an error of memcharge, or one that every service has.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -62,6 +80,12 @@ pub(super) enum CallError {
 impl From<DaemonError> for CallError {
     fn from(error: DaemonError) -> Self {
         Self::Own(error.into())
+    }
+}
+
+impl From<OptionError> for CallError {
+    fn from(error: OptionError) -> Self {
+        DaemonError::from(error).into()
     }
 }
 

@@ -235,7 +235,7 @@ impl Manager {
         &self,
         options: Options,
     ) -> Result<Vec<HashMap<&'static str, Value<'static>>>, CallError> {
-        let events = self.history.query(read_query(&options)?).await?;
+        let events = self.history.query(read_query(&options)?.into()).await?;
         Ok(events.iter().map(event_details).collect())
     }
 

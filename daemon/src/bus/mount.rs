@@ -20,12 +20,12 @@ use zbus::{
 use super::{
     auth::{Action, Claim, claim, identify, require},
     convert::{CallError, property_error},
-    options::{Options, read_policy, read_retarget},
+    options::{Options, RetargetOptions, read_policy, read_retarget},
 };
 use crate::{
     error::DaemonError,
     history::HistoryHandle,
-    mounts::{MountHandle, MountView},
+    mounts::{MountHandle, MountView, Wanted},
     placement::target::is_unit,
 };
 
@@ -300,18 +300,18 @@ impl MountObject {
         target: &str,
         options: Options,
     ) -> std::result::Result<(), CallError> {
-        let mut wanted = read_retarget(target, &options)?;
+        let RetargetOptions { target, leave_data, wait } = read_retarget(target, &options)?;
         let caller = identify(connection, &call).await?;
-        let given = Fragment { target: Some(wanted.target.clone()), ..Fragment::default() };
+        let given = Fragment { target: Some(target.clone()), ..Fragment::default() };
         // The mount and both cgroups are the user's: nobody else has to be asked.
-        if !caller.is_root()
+        let own = !caller.is_root()
             && caller.user.uid == self.view().owner
-            && matches!(claim(&caller, &given, false), Claim::Holds)
-        {
-            wanted.on_behalf = Some(caller.user);
-        } else {
+            && matches!(claim(&caller, &given, false), Claim::Holds);
+        if !own {
             caller.ask(connection, Action::Retarget, Some(self.mount.name().as_str())).await?;
         }
+        let on_behalf = own.then_some(caller.user);
+        let wanted = Wanted { target, leave_data, wait, on_behalf };
         Ok(self.mount.retarget(wanted).await?)
     }
 

@@ -1,17 +1,12 @@
-//! The options of `Mount` and `Unmount`, `a{sv}`, as a fragment of configuration. Pure.
+//! The options of methods, `a{sv}`, as a fragment of configuration, a change of policy or a query. Pure, and with no other
+//! module of the daemon, so that it can be fuzzed alone.
 
 use std::{collections::HashMap, time::Duration};
 
 use memcharge_config::{Accounts, Fragment};
 use memcharge_dbus::NO_LIMIT;
-use memcharge_policy::{Bytes, PolicyPatch, SizeCap};
+use memcharge_policy::{Bytes, PolicyPatch, SizeCap, Target};
 use zbus::zvariant::{OwnedValue, Value};
-
-use crate::{
-    error::{DaemonError, Result},
-    history::Query,
-    mounts::Wanted,
-};
 
 /// No call has more options.
 const MAX_OPTIONS: usize = 64;
@@ -75,6 +70,19 @@ const RETARGET_KEYS: [&str; 2] = ["Mode", "Wait"];
 /// Options as they come over the bus.
 pub(super) type Options = HashMap<String, OwnedValue>;
 
+/// Why options are refused. The message names the option and says what is right.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OptionError {
+    /// It is unknown, or its value is of the wrong type or breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is reserved for later.
+    #[error("{0} is not built yet")]
+    NotBuilt(&'static str),
+}
+
+type Result<T> = std::result::Result<T, OptionError>;
+
 /// What the options of `Mount` say.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MountOptions {
@@ -82,6 +90,28 @@ pub(super) struct MountOptions {
     pub(super) fragment: Fragment,
     /// Whether its file is written.
     pub(super) persist: bool,
+    /// Whether the target may come later.
+    pub(super) wait: bool,
+}
+
+/// What the options of `GetHistory` say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HistoryOptions {
+    /// The mount whose events are wanted; `None`: of all.
+    pub(super) mount: Option<String>,
+    /// The earliest event, in microseconds since 1970.
+    pub(super) since_usec: Option<u64>,
+    /// No more than so many, the newest.
+    pub(super) limit: u32,
+}
+
+/// What the target and the options of `Retarget` say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RetargetOptions {
+    /// Who shall pay.
+    pub(super) target: Target,
+    /// Whether what the files hold may stay charged to the old target.
+    pub(super) leave_data: bool,
     /// Whether the target may come later.
     pub(super) wait: bool,
 }
@@ -114,17 +144,17 @@ pub(super) fn read_policy(options: &Options) -> Result<PolicyPatch> {
             }
             "Target" => {
                 let what = "who pays is not a matter of policy; call Retarget, or `memchargectl retarget`";
-                return Err(DaemonError::InvalidOption(what.to_owned()));
+                return Err(OptionError::Invalid(what.to_owned()));
             }
             key if MOUNT_KEYS.contains(&key) => {
                 let what = format!("{key} cannot change while it is mounted; unmount it, and mount it again");
-                return Err(DaemonError::InvalidOption(what));
+                return Err(OptionError::Invalid(what));
             }
             key => return Err(unknown(key, &POLICY_KEYS)),
         }
     }
     if options.is_empty() {
-        return Err(DaemonError::InvalidOption(format!(
+        return Err(OptionError::Invalid(format!(
             "nothing shall change; the options are {}",
             POLICY_KEYS.join(", ")
         )));
@@ -132,7 +162,7 @@ pub(super) fn read_policy(options: &Options) -> Result<PolicyPatch> {
     let problems = memcharge_config::check(&fragment);
     if !problems.is_empty() {
         let words: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        return Err(DaemonError::InvalidOption(words.join("; ")));
+        return Err(OptionError::Invalid(words.join("; ")));
     }
     let given = |key: &str| options.contains_key(key);
     Ok(PolicyPatch {
@@ -150,16 +180,16 @@ pub(super) fn read_policy(options: &Options) -> Result<PolicyPatch> {
 }
 
 /// Reads the options of `GetHistory`.
-pub(super) fn read_query(options: &Options) -> Result<Query> {
+pub(super) fn read_query(options: &Options) -> Result<HistoryOptions> {
     check_size(options)?;
-    let mut query = Query { mount: None, since_usec: None, limit: MAX_EVENTS as usize };
+    let mut query = HistoryOptions { mount: None, since_usec: None, limit: MAX_EVENTS };
     for (key, value) in options {
         let option = Given { key, value };
         match key.as_str() {
             "Mount" => query.mount = Some(option.text()?.to_owned()),
             "Since" => query.since_usec = Some(option.number()?),
             "Limit" => match option.number32()? {
-                limit @ 1..=MAX_EVENTS => query.limit = limit as usize,
+                limit @ 1..=MAX_EVENTS => query.limit = limit,
                 limit => return Err(option.wrong(format!("{limit} is not a number from 1 to {MAX_EVENTS}"))),
             },
             key => return Err(unknown(key, &HISTORY_KEYS)),
@@ -210,10 +240,10 @@ fn set(fragment: &mut Fragment, option: Given<'_>, accounts: Accounts<'_>) -> Re
 }
 
 /// Reads the target and the options of `Retarget`.
-pub(super) fn read_retarget(target: &str, options: &Options) -> Result<Wanted> {
+pub(super) fn read_retarget(target: &str, options: &Options) -> Result<RetargetOptions> {
     check_size(options)?;
-    let target = target.parse().map_err(|error| DaemonError::InvalidOption(format!("target: {error}")))?;
-    let mut wanted = Wanted { target, leave_data: false, wait: false, on_behalf: None };
+    let target = target.parse().map_err(|error| OptionError::Invalid(format!("target: {error}")))?;
+    let mut wanted = RetargetOptions { target, leave_data: false, wait: false };
     for (key, value) in options {
         let option = Given { key, value };
         match key.as_str() {
@@ -221,7 +251,7 @@ pub(super) fn read_retarget(target: &str, options: &Options) -> Result<Wanted> {
             "Mode" => match option.text()? {
                 "refuse" => wanted.leave_data = false,
                 "future-only" => wanted.leave_data = true,
-                "migrate" => return Err(DaemonError::NotBuilt("the mode migrate")),
+                "migrate" => return Err(OptionError::NotBuilt("the mode migrate")),
                 other => {
                     let what =
                         format!("`{}` is no mode; give \"refuse\" or \"future-only\"", other.escape_debug());
@@ -237,13 +267,13 @@ pub(super) fn read_retarget(target: &str, options: &Options) -> Result<Wanted> {
 fn check_size(options: &Options) -> Result<()> {
     match options.len() {
         0..=MAX_OPTIONS => Ok(()),
-        count => Err(DaemonError::InvalidOption(format!(
-            "{count} options are too many; give at most {MAX_OPTIONS}"
-        ))),
+        count => {
+            Err(OptionError::Invalid(format!("{count} options are too many; give at most {MAX_OPTIONS}")))
+        }
     }
 }
 
-fn unknown(key: &str, known: &[&str]) -> DaemonError {
+fn unknown(key: &str, known: &[&str]) -> OptionError {
     let shown: String = key.chars().take(MAX_TEXT.min(64)).flat_map(char::escape_debug).collect();
     let lower = shown.to_lowercase();
     let slips = |word: &&&str| strsim::damerau_levenshtein(&lower, &word.to_lowercase());
@@ -251,7 +281,7 @@ fn unknown(key: &str, known: &[&str]) -> DaemonError {
         Some(word) if slips(&word) <= word.len() / 3 + 1 => format!("; did you mean {word}?"),
         _ => format!("; the options are {}", known.join(", ")),
     };
-    DaemonError::InvalidOption(format!("there is no option {shown}{hint}"))
+    OptionError::Invalid(format!("there is no option {shown}{hint}"))
 }
 
 /// One option.
@@ -262,8 +292,8 @@ struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    fn wrong(self, why: impl std::fmt::Display) -> DaemonError {
-        DaemonError::InvalidOption(format!("{}: {why}", self.key))
+    fn wrong(self, why: impl std::fmt::Display) -> OptionError {
+        OptionError::Invalid(format!("{}: {why}", self.key))
     }
 
     fn wrong_type<T>(self, expected: &str) -> Result<T> {
@@ -344,7 +374,7 @@ impl<'a> Given<'a> {
     fn backend(self) -> Result<()> {
         match self.text()? {
             "redirect" => Ok(()),
-            "guard" => Err(DaemonError::NotBuilt("the backend guard")),
+            "guard" => Err(OptionError::NotBuilt("the backend guard")),
             other => Err(self.wrong(format!("`{}` is no backend; give \"redirect\"", other.escape_debug()))),
         }
     }

@@ -85,7 +85,7 @@ fn a_policy_changes_by_what_can_change() {
 fn a_query_is_bounded() {
     let read = |pairs: &[(&str, Value<'static>)]| read_query(&options(pairs));
     let query = read(&[("Mount", "m".into()), ("Since", 5u64.into()), ("Limit", 7u32.into())]).unwrap();
-    assert_eq!(query, Query { mount: Some("m".into()), since_usec: Some(5), limit: 7 });
+    assert_eq!(query, HistoryOptions { mount: Some("m".into()), since_usec: Some(5), limit: 7 });
     assert!(read(&[("Limit", 0u32.into())]).is_err());
     assert!(read(&[("Limit", 1001u32.into())]).is_err());
     assert!(read(&[("Since", "today".into())]).is_err());
