@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    codegen, deb,
+    codegen, deb, fuzz,
     run::{cargo, root, run, say, target},
     tools,
 };
@@ -67,6 +67,7 @@ pub(crate) fn check() -> Result<ExitCode> {
     };
     say("format, generated files, licences, lints, docs");
     step("format", run(&mut cargo(["fmt", "--all", "--check"])));
+    step("format of fuzz", run(&mut cargo(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])));
     step("generated files", codegen::run(&root(), true).map_err(|e| anyhow::anyhow!("{e}")));
     step("licences", licences());
     step(
@@ -77,6 +78,9 @@ pub(crate) fn check() -> Result<ExitCode> {
     step("docs", run(docs.env("RUSTDOCFLAGS", "--deny warnings")));
     say("tests");
     step("tests", test(&TestArgs { filter: None, nightly: false }).map(drop));
+    say("fuzzing");
+    let all = fuzz::FuzzArgs { targets: Vec::new(), seconds: fuzz::IN_CHECK };
+    step("fuzzing", fuzz::fuzz(&all).map(drop));
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }

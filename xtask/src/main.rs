@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench`, `vm`, `deb`, `codegen`.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `fuzz`, `bench`, `vm`, `deb`, `codegen`.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod codegen;
 mod deb;
+mod fuzz;
 mod manual;
 mod run;
 mod tools;
@@ -26,8 +27,11 @@ enum Command {
     Demo(vm::DemoArgs),
     /// Runs all tests; those that need a kernel run in VMs.
     Test(check::TestArgs),
-    /// Runs all that CI runs: format, lints, docs, licences, generated files, and all tests.
+    /// Runs all that CI runs: format, lints, docs, licences, generated files, all tests, and half a minute of
+    /// fuzzing.
     Check,
+    /// Feeds input of any kind to what reads files and messages of others, and looks for panics.
+    Fuzz(fuzz::FuzzArgs),
     /// Measures against plain tmpfs in the same VM and prints ratios.
     Bench(vm::BenchArgs),
     /// Runs a command, or a shell, in a VM that has the package installed.
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => vm::demo(&arguments),
         Command::Test(arguments) => check::test(&arguments),
         Command::Check => check::check(),
+        Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Command::Bench(arguments) => vm::bench(&arguments),
         Command::Vm(arguments) => vm::vm(&arguments),
         Command::Deb => deb::build().map(|path| {

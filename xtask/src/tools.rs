@@ -38,6 +38,15 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     profile: "dev",
 };
 
+/// Builds programs with the instruments of libFuzzer, and runs them.
+pub(crate) const CARGO_FUZZ: Tool = Tool {
+    krate: "cargo-fuzz",
+    program: "cargo-fuzz",
+    version: "^0.13",
+    what_for: "fuzzing",
+    profile: "dev",
+};
+
 /// The POSIX conformance suite.
 pub(crate) const PJDFSTEST: Tool = Tool {
     krate: "pjdfstest",
@@ -73,12 +82,16 @@ pub(crate) fn get(tool: &Tool) -> Result<PathBuf> {
     Ok(own)
 }
 
-/// Where the tool is kept: outside the checkout, so that a new one does not build it again.
+/// Where the tool is kept.
 fn directory(tool: &Tool) -> PathBuf {
+    cache("memcharge-tools").join(format!("{}-{}", tool.krate, tool.version.trim_start_matches('^')))
+}
+
+/// A directory of the user's for what takes long to make: outside the checkout, so that a new one has it too.
+pub(crate) fn cache(name: &str) -> PathBuf {
     let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
-    let named = format!("{}-{}", tool.krate, tool.version.trim_start_matches('^'));
-    cache.map_or_else(|| target().join("tools"), |cache| cache.join("memcharge-tools")).join(named)
+    cache.unwrap_or_else(target).join(name)
 }
 
 /// A command for a cargo subcommand that [`get`] has found.

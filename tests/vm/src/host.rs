@@ -52,9 +52,16 @@ pub(crate) fn ready_cache(say: Say<'_>) -> Result<Cache, VmError> {
     }
     let cache = Cache::open()?;
     if !missing().is_empty() {
-        install(&cache, say)?;
+        install(&PACKAGES, &missing, say)?;
     }
     Ok(cache)
+}
+
+/// Sees to it that the host has a program, for whatever needs it: where it is missing its Debian package is installed, if
+/// this process may do that.
+pub fn need(program: &str, package: &str, say: Say<'_>) -> Result<(), VmError> {
+    let missing = || if process::exists(program) { Vec::new() } else { vec![program.to_owned()] };
+    if missing().is_empty() { Ok(()) } else { install(&[package], &missing, say) }
 }
 
 /// The mirror of MEMCHARGE_VM_MIRROR (an address with debian and debian-security below it), or of the machine's own apt.
@@ -82,16 +89,17 @@ pub(crate) fn fingerprint() -> Result<String, VmError> {
     Ok(processor.iter().flatten().fold(qemu, |all, line| all + line + "\n"))
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing() -> Vec<String> {
     let mut missing: Vec<&str> = TOOLS.into_iter().filter(|tool| !process::exists(tool)).collect();
     if !Path::new(KEYRING).exists() {
         missing.push("debian-archive-keyring");
     }
-    missing
+    missing.into_iter().map(str::to_owned).collect()
 }
 
-fn install(cache: &Cache, say: Say<'_>) -> Result<(), VmError> {
-    let by_hand = format!("apt-get install --no-install-recommends {}", PACKAGES.join(" "));
+/// Installs packages, if this process may do that. `missing`: the programs that they are for.
+fn install(packages: &[&str], missing: &dyn Fn() -> Vec<String>, say: Say<'_>) -> Result<(), VmError> {
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     let refuse = |why: &str| {
         VmError::unavailable(format!("{} missing, {why}\nas root: {by_hand}", missing().join(" ")))
     };
@@ -101,7 +109,7 @@ fn install(cache: &Cache, say: Say<'_>) -> Result<(), VmError> {
     if !process::exists("apt-get") {
         return Err(refuse("and there is no apt-get"));
     }
-    let scratch = cache.scratch()?;
+    let scratch = Cache::open()?.scratch()?;
     let log = scratch.path().join("apt.log");
     let apt = |arguments: &[&str], limit, what: &str| {
         let mut command = process::command("apt-get");
@@ -115,8 +123,8 @@ fn install(cache: &Cache, say: Say<'_>) -> Result<(), VmError> {
             Err(e) => Err(e.to_string()),
         }
     };
-    let arguments = [&["install", "--no-install-recommends"], &PACKAGES[..]].concat();
-    let what = format!("installing {}", PACKAGES.join(" "));
+    let arguments = [&["install", "--no-install-recommends"], packages].concat();
+    let what = format!("installing {}", packages.join(" "));
     if apt(&arguments, INSTALL_LIMIT, &what).is_err() {
         apt(&["update"], UPDATE_LIMIT, "updating apt's package lists")
             .and_then(|()| apt(&arguments, INSTALL_LIMIT, &what))

@@ -26,6 +26,7 @@ use std::io::Write;
 
 pub use error::VmError;
 pub use frozen::Prepared;
+pub use host::need;
 pub use progress::Say;
 pub use spec::{FileIn, Guest, Image, Job, Kernel, Layer, Outcome, Suite};
 
