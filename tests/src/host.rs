@@ -10,8 +10,8 @@ const IN_VM: &str = "MEMCHARGE_IN_VM";
 /// Which of its phases a test in a VM is in, if it has several.
 const PHASE: &str = "MEMCHARGE_PHASE";
 
-/// The package under test.
-const DEB: &str = "MEMCHARGE_DEB";
+/// The package under test. As one of [`Needs::programs`] it goes along as a file.
+pub const DEB: &str = "MEMCHARGE_DEB";
 
 /// Set by CI: a test that cannot have its VM fails instead of being skipped.
 const REQUIRE_VM: &str = "MEMCHARGE_REQUIRE_VM";
@@ -27,6 +27,8 @@ pub struct Needs {
     pub packages: &'static [&'static str],
     /// Programs of the host that the test runs, each named by an environment variable that holds its path.
     pub programs: &'static [&'static str],
+    /// Whether the package is not installed yet.
+    pub bare: bool,
     /// How long the test may take.
     pub timeout: Duration,
     /// Whether it measures time: no other VM runs beside it.
@@ -39,6 +41,7 @@ pub const PLAIN: Needs = Needs {
     kernel: Kernel::V6_12,
     packages: &[],
     programs: &[],
+    bare: false,
     timeout: Duration::from_secs(300),
     alone: false,
 };
@@ -131,7 +134,8 @@ fn run(needs: &Needs, name: &str, programs: &[(&str, &str)], phases: usize) -> R
         kernel: needs.kernel,
         packages: needs.packages.iter().map(ToString::to_string).collect(),
     };
-    let guest = Guest { image, layer: Some(Layer { deb: deb.into() }), ..Guest::default() };
+    let layer = (!needs.bare).then(|| Layer { deb: deb.into() });
+    let guest = Guest { image, layer, ..Guest::default() };
     let command =
         format!("{IN_VM}=1 exec ./test --exact {name} --nocapture --include-ignored --test-threads 1");
     let job = Job {

@@ -16,6 +16,7 @@ mod demo;
 mod faults;
 mod faults_reload;
 mod flood;
+mod first_hour;
 mod kill;
 mod kill_units;
 mod lifecycle;
