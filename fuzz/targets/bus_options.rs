@@ -17,8 +17,13 @@ mod options;
 /// Options that are no properties of a mount.
 const OTHER_KEYS: [&str; 6] = ["Persist", "Wait", "Mount", "Since", "Limit", "Lazy"];
 
+/// Targets, right and wrong ones.
+const TARGETS: [&str; 4] = ["models.slice", "/kubepods.slice/pod1.slice", "no\nname", "/../x"];
+
 /// Words that some option takes.
-const WORDS: [&str; 18] = [
+const WORDS: [&str; 20] = [
+    "future-only",
+    "migrate",
     "redirect",
     "guard",
     "enospc",
@@ -78,6 +83,9 @@ fuzz_target!(|given: Vec<(Key<'_>, Any<'_>)>| {
     policy(&given);
     answer(options::read_query(&given).map(|query| (query.mount, query.since_usec, query.limit)));
     answer(options::read_unmount(&given));
+    for target in TARGETS {
+        answer(options::read_retarget(target, &given).map(|read| (read.target, read.leave_data, read.wait)));
+    }
     let _ = read_event(&given);
 });
 

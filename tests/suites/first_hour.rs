@@ -179,6 +179,24 @@ fn reloads() {
     assert_eq!(properties(&["Reserve"]), ["Reserve=8388608"]);
 }
 
+/// While there are data the target stays, unless old pages shall stay on the old bill.
+fn retargets() {
+    let used = properties(&["UsedBytes"]);
+    let refused = ctl(&["retarget", "models", "other.slice"]).failed(1);
+    assert!(refused.err.starts_with("memchargectl: models has "), "{}", refused.err);
+    assert!(refused.err.contains("in its files, which models.slice pays for"), "{}", refused.err);
+    assert_eq!(properties(&["Target"]), ["Target=models.slice"]);
+    let _ = ctl(&["retarget", "models", "other.slice", "--mode", "future-only"]).ok();
+    assert_eq!(properties(&["Target"]), ["Target=other.slice"]);
+    assert_eq!(properties(&["UsedBytes"]), used, "the data stay");
+    let status = ctl(&["status", "models"]).ok().out;
+    assert!(status.contains("\n    Target: other.slice\n"), "{status}");
+    assert!(
+        status.contains("\n   Earlier: up to ") && status.contains(" paid by models.slice\n"),
+        "{status}"
+    );
+}
+
 fn unmounts() {
     let user = Waiting::start(&Cg::at("/client"), &["hold", &format!("{PLACE}/fill")]);
     let busy = ctl(&["unmount", "models"]).failed(1);
@@ -218,8 +236,8 @@ fn warned_of() {
 
 /// Nothing is there that was not there before, and nothing has failed.
 fn nothing_is_left(before: &BTreeSet<String>) {
-    // The slice with its limit, and the writer's cgroup, are the administrator's own.
-    let _ = run(&["systemctl", "stop", "models.slice"]).ok();
+    // The slices, one of them with a limit, and the writer's cgroup are the administrator's own.
+    let _ = run(&["systemctl", "stop", "models.slice", "other.slice"]).ok();
     Cg::at("/client").remove().unwrap();
     let after = traces();
     assert_eq!(after.difference(before).collect::<Vec<_>>(), Vec::<&String>::new());
@@ -246,6 +264,7 @@ fn first_hour() {
     fills_it();
     changes_the_policy();
     reloads();
+    retargets();
     unmounts();
     println!("{}", stops_and_purges().out);
     warned_of();
