@@ -10,7 +10,8 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use crate::error::{StoreError, io};
 
 /// How long after an answer it is told of. To tell wakes two processes, and the client that was answered is to run before
-/// them.
+/// them. Longer than a tick of a busy processor: a timer that is due before that one has the kernel program its clock anew,
+/// which the client would wait for.
 const AFTER_ANSWER: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// As soon as a timer can.
