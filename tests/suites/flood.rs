@@ -25,8 +25,9 @@ const FLOOD_PATH: &str = "/run/flood.py";
 /// What the daemon may have had at most.
 const MAX_MEMORY: u64 = 64 * MIB;
 
-/// What another client waits at most; the machine is emulated, and busy.
-const ANSWER: Duration = Duration::from_secs(20);
+/// What another client waits at most: its calls stand behind those of the flood in the bus, which is emulated, as is all
+/// else, on a machine that is busy. Some 30 s were seen there.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// A client that stays connected, with all that it has not read, until it is dropped.
 struct Client {
