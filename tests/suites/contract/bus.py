@@ -12,7 +12,7 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECTS = "org.freedesktop.DBus.ObjectManager"
 
 # The emulated processor of a test machine is slow; nothing comes near this on a real one.
-PATIENCE = 30
+PATIENCE = 90
 
 
 class Wrong(Exception):
