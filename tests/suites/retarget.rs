@@ -11,7 +11,7 @@ use memcharge_tests::{
     client::report,
     host::PLAIN,
     mount::Mount,
-    service::{Said, ctl, run, sh, start_daemon},
+    service::{Said, ctl, run, sh, start_daemon, unit_property},
     vm_tests,
     wait::until,
 };
@@ -134,7 +134,10 @@ vm_tests! { PLAIN;
         }
         until("what is freed is nobody's", || (shmem("/a.slice") < ABOUT && shmem("/raw") < ABOUT).then_some(()));
         assert_eq!(mount.number("previous_bytes"), 0);
+        // The data alone are kept: a connection that is held as well would never end.
+        until("no connection is kept", || (unit_property("memcharged", "NFileDescriptorStore") == "3").then_some(()));
         mount.unmount();
+        until("nothing is kept", || (unit_property("memcharged", "NFileDescriptorStore") == "0").then_some(()));
     }
 
     /// Clients that work all the while notice nothing but a pause; a store that is killed afterwards, and a daemon that is

@@ -250,9 +250,13 @@ impl MountObject {
 
     #[zbus(property(emits_changed_signal = "false"))]
     async fn previous_bytes(&self) -> Result<u64> {
-        let used = self.status().await?.used;
         let view = self.view();
         let Some(placement) = &view.placement else { return Err(self.absent()) };
+        if placement.previous.targets.is_empty() {
+            // There is nothing to ask the store about.
+            return Ok(0);
+        }
+        let used = self.status().await?.used;
         Ok(placement.previous.at_most(used, read_files(&view)).0)
     }
 

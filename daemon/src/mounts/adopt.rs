@@ -37,10 +37,13 @@ pub(super) async fn adopt(
     if record.moving {
         let resumed = take_back(shared, &record, backing, line).await;
         keeper::forget_line(record.slot);
-        if let Some(attached) = resumed? {
-            return Ok(Adopted::Active(Box::new(attached)));
+        match resumed {
+            Ok(Some(attached)) => return Ok(Adopted::Active(Box::new(attached))),
+            // Its store had not been stopped yet, or there is nothing that another one could go on with.
+            Ok(None) => {}
+            // From here on it is a mount like others whose store is gone, with its data: what ends it must end it.
+            Err(error) => tracing::error!(mount = %name, "mount {name} cannot go on in its target: {error}"),
         }
-        // Its store had not been stopped yet, or there is nothing that another one could go on with.
         record.moving = false;
         record::write(&record)?;
     }

@@ -87,14 +87,7 @@ async fn make(shared: &Shared, policy: &MountPolicy, terms: Terms, undo: &mut Un
         // Again, on what is held by descriptor from here on.
         may_pay(user, &path, site.as_ref())?;
     }
-    let cap = match &site {
-        Some(site) => {
-            check_scope(&shared.hierarchy, policy, &path)?;
-            resolve_cap(policy.size, &site.sample)?
-        }
-        // A share of the target's limit is known when it comes; until then nothing can grow.
-        None => policy.size.and_then(|size| size.resolve(None)),
-    };
+    let cap = check_policy(shared, policy, &path, site.as_ref())?;
     let fuse = make_fuse(policy)?;
     let mut record = MountRecord {
         policy: policy.clone(),
@@ -175,8 +168,7 @@ async fn make_again(
     record.mount_id = fuse::mount_id(fuse.mount.as_fd())?;
     // Whoever undoes what follows leaves the record: without it the next daemon would drop the data.
     record.recovering = true;
-    record.leaf = site.as_ref().map(|_| leaf_path(&name, &policy.target, &path)).unwrap_or_default();
-    (record.target_path, record.target_id) = (path, site.as_ref().map_or(0, |site| site.cgroup.id()));
+    record = placed(record, path, site.as_ref());
     let levels = site.as_ref().map_or(&[0][..], |site| &site.level_ids);
     if !shared.ledger.0.assign(record.slot, levels) {
         return Err(DaemonError::TooDeep { target: record.target_path, levels: levels.len() });
@@ -202,6 +194,28 @@ async fn make_again(
     record.recovering = false;
     record::write(&record)?;
     Ok(Attached { record, pid, link: Some(link), backing: Some(backing) })
+}
+
+/// Whether the target takes this policy, and the cap there in bytes.
+pub(super) fn check_policy(
+    shared: &Shared,
+    policy: &MountPolicy,
+    path: &str,
+    site: Option<&Site>,
+) -> Result<Option<Bytes>> {
+    // A share of the target's limit is known when it comes; until then nothing can grow.
+    let Some(site) = site else { return Ok(policy.size.and_then(|size| size.resolve(None))) };
+    check_scope(&shared.hierarchy, policy, path)?;
+    resolve_cap(policy.size, &site.sample)
+}
+
+/// The record of a mount whose store goes to the cgroup at `path`, or waits for that.
+pub(super) fn placed(record: MountRecord, path: String, site: Option<&Site>) -> MountRecord {
+    let target = &record.policy.target;
+    let leaf = site.map(|_| leaf_path(&record.policy.name, target, &path)).unwrap_or_default();
+    let made_leaf = is_raw(target) && !is_unit(target);
+    let target_id = site.map_or(0, |site| site.cgroup.id());
+    MountRecord { leaf, made_leaf, target_id, target_path: path, ..record }
 }
 
 /// Refuses a target that is not the user's.

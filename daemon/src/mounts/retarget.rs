@@ -19,7 +19,7 @@ use super::{
     Shared,
     actor::{Actor, placement},
     adopt::copy_line,
-    attach::{Attached, find_site, handover, may_pay},
+    attach::{Attached, check_policy, find_site, handover, may_pay, placed},
     launch::{Launched, Parts, launch},
     life::lost,
     state::Event,
@@ -29,7 +29,7 @@ use crate::{
     attach::{backing::Backing, line::Line},
     error::{DaemonError, Result},
     keeper,
-    placement::target::{Site, check_scope, is_raw, is_unit, leaf_path, look_at_site, resolve_cap},
+    placement::target::{Site, is_unit, look_at_site},
     record,
     targets::Health,
 };
@@ -207,20 +207,14 @@ async fn find_way(
     let from = old.policy.target.to_string();
     let base = old.base.clone().map(|base| MountPolicy { target: target.clone(), ..base });
     let policy = MountPolicy { target, ..old.policy.clone() };
-    let cap = match &site {
-        Some(site) => {
-            check_scope(&shared.hierarchy, &policy, &path)?;
-            resolve_cap(policy.size, &site.sample)?
-        }
-        None => policy.size.and_then(|size| size.resolve(None)),
-    };
+    let cap = check_policy(shared, &policy, &path, site.as_ref())?;
     if let Some(cap) = cap.filter(|cap| *cap < used) {
         return Err(DaemonError::Shrinks { name: policy.name.to_string(), used, wanted: cap });
     }
     let previous = Previous::and(old.previous.clone(), from, used);
     let generation = old.generation + 1;
     let new = MountRecord { policy, base, cap, previous, generation, moving: false, ..old.clone() };
-    Ok(placed(new, path, site))
+    Ok((placed(new, path, site.as_ref()), site))
 }
 
 /// The way back to the target that is on record, whether it has room or not: the store that was there had it.
@@ -235,15 +229,7 @@ async fn find_back(shared: &Shared, old: &MountRecord, undo: &mut Undo) -> Resul
         }
         _ => find_site(shared, &old.policy.target, true, undo).await?,
     };
-    Ok(placed(MountRecord { moving: false, ..old.clone() }, path, site))
-}
-
-fn placed(record: MountRecord, path: String, site: Option<Site>) -> Way {
-    let target = &record.policy.target;
-    let leaf = site.as_ref().map(|_| leaf_path(&record.policy.name, target, &path)).unwrap_or_default();
-    let made_leaf = is_raw(target) && !is_unit(target);
-    let target_id = site.as_ref().map_or(0, |site| site.cgroup.id());
-    (MountRecord { leaf, made_leaf, target_id, target_path: path, ..record }, site)
+    Ok((placed(MountRecord { moving: false, ..old.clone() }, path, site.as_ref()), site))
 }
 
 /// Stops the store where it is, and has another one go on elsewhere.
@@ -278,7 +264,7 @@ async fn relaunch(
     Ok(Attached { record, pid, link: Some(link), backing: Some(backing) })
 }
 
-/// Goes on in the old target where an earlier daemon was killed on the way to a new one. What is missing is in `Err`.
+/// Goes on in the old target where an earlier daemon was killed on the way to a new one.
 pub(super) async fn resume(
     shared: &Shared,
     record: &MountRecord,
