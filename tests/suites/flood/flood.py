@@ -9,9 +9,11 @@ its input ends. Says `disconnected` where the bus has closed the connection.
 """
 
 import collections
+import itertools
 import os
 import select
 import socket
+import string as string_module
 import struct
 import sys
 
@@ -49,10 +51,14 @@ def header(serial, flags, destination, path, interface, member, signature, body_
 
 
 def many_options(size):
-    """About `size` bytes of options, a{sv}: small ones, since each of them costs its reader the most."""
-    entry = string("k") + b"\x01y\0" + b"\0"
-    padded = pad(entry, 8)
-    data = padded * ((size - 16) // len(padded)) + entry
+    """About `size` bytes of options, a{sv}: small ones, since each of them costs its reader the most, and each with a name of
+    its own, since a reader keeps one of each name."""
+    start, end = struct.pack("<I", 4), b"\0\x01y\0\0"
+    padding = b"\0" * (-len(start + b"name" + end) % 8)
+    names = map(bytes, itertools.product(string_module.ascii_letters.encode() + string_module.digits.encode(), repeat=4))
+    count = (size - 16) // len(start + b"name" + end + padding) + 1
+    data = (end + padding + start).join(itertools.islice(names, count))
+    data = start + data + end
     # The array begins where its first entry is aligned to 8.
     return struct.pack("<II", len(data), 0) + data
 
