@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use memcharge_policy::mountinfo::{MountEntry, binds, is_within, parse_mountinfo};
 
+use super::host;
 use crate::error::{DaemonError, Result};
 
 /// As many holders are named; the others are counted.
@@ -16,21 +17,23 @@ const MAX_NAMED: usize = 8;
 /// Longer names of processes do not exist; what is longer is not read.
 const MAX_COMM: usize = 64;
 
-/// The mounts of the daemon's own namespace.
+/// The mounts of the host.
 pub(crate) fn read_mounts() -> Result<Vec<MountEntry>> {
-    const FILE: &str = "/proc/self/mountinfo";
-    let text = fs::read(FILE).map_err(DaemonError::io("read", FILE))?;
+    let text = fs::read(host::MOUNTS).map_err(DaemonError::io("read", host::MOUNTS))?;
     parse_mountinfo(&String::from_utf8_lossy(&text)).map_err(|line| {
         let wrong = std::io::Error::other(format!("the line `{line}` is not as documented"));
-        DaemonError::io("read", FILE)(wrong)
+        DaemonError::io("read", host::MOUNTS)(wrong)
     })
 }
 
-/// Bind mounts of `own`, here and in other mount namespaces, in words; empty: there are none.
-pub(crate) fn find_binds(own: &MountEntry, mounts: &[MountEntry]) -> Option<String> {
+/// Bind mounts of `own`, on the host and in other mount namespaces, in words; `None`: there are none.
+///
+/// Those of memcharged and of the stores (whose program is `store`) do not count. A mount below one that is not shared
+/// stays in a namespace that was made later, but nobody uses it there.
+pub(crate) fn find_binds(own: &MountEntry, mounts: &[MountEntry], store: &str) -> Option<String> {
     let here: Vec<_> = binds(own, mounts, mounts, true).iter().map(|bind| bind.place.clone()).collect();
     let mut found: Vec<_> = here.iter().map(|place| format!("a bind mount on {place}")).collect();
-    for space in namespaces().iter().filter(|space| !space.is_own) {
+    for space in namespaces().iter().filter(|space| !space.is_host && !is_ours(space.pid, store)) {
         for bind in binds(own, mounts, &space.entries, false) {
             // Copies of a bind here go when that goes.
             if here.contains(&bind.place) {
@@ -48,7 +51,7 @@ pub(crate) fn find_holders(own: &MountEntry) -> Option<String> {
     let mut found = Vec::new();
     let mut spaces = BTreeMap::new();
     for space in namespaces() {
-        if space.is_own {
+        if space.is_host {
             let above = space.entries.iter().filter(|entry| entry.parent == own.id);
             found.extend(above.map(|entry| format!("a mount on {}", entry.place)));
         }
@@ -78,13 +81,13 @@ fn describe(found: &[String]) -> Option<String> {
 struct Namespace {
     pid: u32,
     link: PathBuf,
-    is_own: bool,
+    is_host: bool,
     entries: Vec<MountEntry>,
 }
 
 /// Every mount namespace that has a process. Processes that end meanwhile are left out.
 fn namespaces() -> Vec<Namespace> {
-    let own = fs::read_link("/proc/self/ns/mnt").ok();
+    let host = fs::read_link(host::NAMESPACE).ok();
     let mut seen = BTreeSet::new();
     let mut spaces = Vec::new();
     for pid in processes() {
@@ -93,7 +96,7 @@ fn namespaces() -> Vec<Namespace> {
         let entries = text.ok().and_then(|text| parse_mountinfo(&String::from_utf8_lossy(&text)).ok());
         match entries {
             Some(entries) => {
-                spaces.push(Namespace { pid, is_own: Some(&link) == own.as_ref(), link, entries })
+                spaces.push(Namespace { pid, is_host: Some(&link) == host.as_ref(), link, entries })
             }
             // Another process of that namespace may still be there.
             None => drop(seen.remove(&link)),
@@ -105,6 +108,12 @@ fn namespaces() -> Vec<Namespace> {
 fn processes() -> impl Iterator<Item = u32> {
     let listing = fs::read_dir("/proc").into_iter().flatten().flatten();
     listing.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process is memcharged or a store.
+fn is_ours(pid: u32, store: &str) -> bool {
+    pid == std::process::id()
+        || fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == Path::new(store))
 }
 
 fn namespace_of(pid: u32) -> Option<PathBuf> {
@@ -194,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_process_that_has_a_file_open_is_found() {
-        let mounts = read_mounts().unwrap();
+        let mounts = parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo").unwrap()).unwrap();
         let file = tempfile::tempfile().unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();

@@ -3,5 +3,6 @@
 pub(crate) mod backing;
 pub(crate) mod fuse;
 pub(crate) mod holders;
+pub(crate) mod host;
 pub(crate) mod line;
 pub(crate) mod point;

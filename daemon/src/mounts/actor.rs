@@ -242,7 +242,7 @@ impl Actor {
         let unit = self.handle.name.unit();
         let dead = self.shared.systemd.state(&unit).await? == UnitState::Down;
         may_die("unmount.begun");
-        release(&record, lazy || dead).await?;
+        release(&self.shared, &record, lazy || dead).await?;
         may_die("unmount.released");
         if record.recovering || record.moving {
             // What was to be recovered is given up: now all of it goes.

@@ -25,6 +25,7 @@ use crate::{
         backing::{Backing, make_backing},
         fuse::{self, FuseMount, make_fuse},
         holders::read_mounts,
+        host,
         point::{MadePoint, Point},
     },
     error::{DaemonError, Result},
@@ -131,7 +132,7 @@ async fn make(shared: &Shared, policy: &MountPolicy, terms: Terms, undo: &mut Un
     record.attached = true;
     if !record::exists(name) {
         // The store was stopped just before, and what undoes a mount did not see this one.
-        release(&record, true).await?;
+        release(shared, &record, true).await?;
         return Err(DaemonError::Store { name: name.to_string(), what: "was stopped meanwhile".to_owned() });
     }
     record::write(&record)?;
@@ -162,7 +163,7 @@ async fn make_again(
 ) -> Result<Attached> {
     let (policy, name) = (record.policy.clone(), record.policy.name.clone());
     // Nobody can use the old mount any more: its connection is gone.
-    release(&record, true).await?;
+    release(shared, &record, true).await?;
     let (path, site) = find_site(shared, &policy.target, true, undo).await?;
     let fuse = make_fuse(&policy)?;
     record.mount_id = fuse::mount_id(fuse.mount.as_fd())?;
@@ -256,14 +257,14 @@ async fn find_point(place: &str, owner: Option<u32>) -> Result<Point> {
         return Err(DaemonError::InvalidOption(format!("where: `{place}` is not an absolute path")));
     }
     let (place, mounts) = (place.to_owned(), read_mounts()?);
-    blocking("looking at the mount point", move || {
+    let look = move || {
         let point = Point::resolve(&place, &mounts)?;
         // First, so that nothing is told of what is in somebody else's.
         owner.map_or(Ok(()), |owner| point.check_owner(owner))?;
         point.check()?;
         Ok(point)
-    })
-    .await
+    };
+    blocking("looking at the mount point", || host::within(look)).await
 }
 
 /// The directories that are removed with the mount: those that are made for it, and those above it that were made for
@@ -364,5 +365,5 @@ fn show(mount: &OwnedFd, directory: &MadePoint, record: &MountRecord) -> Result<
         );
         return Err(DaemonError::MountPointBusy { path, why });
     }
-    fuse::attach(mount.as_fd(), directory.as_fd(), &record.mounted_on)
+    host::within(|| fuse::attach(mount.as_fd(), directory.as_fd(), &record.mounted_on))
 }

@@ -7,11 +7,14 @@ use memcharge_policy::{
     mountinfo::{MountEntry, find_own, is_hidden},
 };
 use rustix::{io::Errno, mount::UnmountFlags};
-use tokio::{process::Command, time::timeout};
+use tokio::{process::Command, runtime::Handle, time::timeout};
 
 use super::{Shared, blocking};
 use crate::{
-    attach::holders::{find_binds, find_holders, read_mounts},
+    attach::{
+        holders::{find_binds, find_holders, read_mounts},
+        host,
+    },
     error::{DaemonError, Result},
     record,
 };
@@ -24,12 +27,12 @@ const MAX_QUOTE: usize = 400;
 
 /// Takes the mount away from its mount point. Refused while anybody uses it, unless `lazy`: then it is only hidden,
 /// and its users get errors once its store has ended.
-pub(super) async fn release(record: &MountRecord, lazy: bool) -> Result<()> {
-    let (name, id) = (record.policy.name.to_string(), record.mount_id);
-    blocking("unmounting", move || release_now(&name, id, lazy)).await
+pub(super) async fn release(shared: &Shared, record: &MountRecord, lazy: bool) -> Result<()> {
+    let (name, id, store) = (record.policy.name.to_string(), record.mount_id, shared.store.clone());
+    blocking("unmounting", move || host::within(|| release_now(&name, id, &store, lazy))).await
 }
 
-fn release_now(name: &str, id: u32, lazy: bool) -> Result<()> {
+fn release_now(name: &str, id: u32, store: &str, lazy: bool) -> Result<()> {
     let busy = |holders| DaemonError::Busy { name: name.to_owned(), holders };
     let mounts = read_mounts()?;
     let Some(own) = find_own(&mounts, id) else { return Ok(()) };
@@ -40,7 +43,7 @@ fn release_now(name: &str, id: u32, lazy: bool) -> Result<()> {
     if lazy {
         return unmount(place, UnmountFlags::DETACH).map_err(DaemonError::io("unmount", place));
     }
-    if let Some(binds) = find_binds(own, &mounts) {
+    if let Some(binds) = find_binds(own, &mounts, store) {
         return Err(busy(binds));
     }
     match unmount(place, UnmountFlags::empty()) {
@@ -83,10 +86,18 @@ async fn run_end(shared: &Shared, record: &MountRecord) -> Result<()> {
     command.arg("end").arg(name.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     // The program takes this for how its unit ended.
     command.env_remove("SERVICE_RESULT").env_remove("NOTIFY_SOCKET");
-    let output = timeout(END_LIMIT, command.output()).await;
+    command.stderr(Stdio::piped());
+    let failed = || DaemonError::io("run", &shared.store);
+    let runtime = Handle::current();
+    // A child is where the thread is that starts it.
+    let child = host::within(|| {
+        let _guard = runtime.enter();
+        command.spawn().map_err(failed())
+    })?;
+    let output = timeout(END_LIMIT, child.wait_with_output()).await;
     let output = output
         .map_err(|_| DaemonError::Late { what: format!("cleaning up after {name}"), limit: END_LIMIT })?;
-    let output = output.map_err(DaemonError::io("run", &shared.store))?;
+    let output = output.map_err(failed())?;
     if output.status.success() {
         return Ok(());
     }

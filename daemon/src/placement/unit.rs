@@ -50,6 +50,10 @@ const CAPABILITIES: [(&str, u8); 10] = [
     ("CAP_SETFCAP", 31),
 ];
 
+/// What a store asks of the kernel: what services do, the size of its tmpfs (`fspick`, `fsconfig`), and files by their
+/// handles.
+const SYSTEM_CALLS: [&str; 4] = ["@system-service", "fspick", "fsconfig", "open_by_handle_at"];
+
 /// One property of a unit.
 pub(crate) type Property<'a> = (&'static str, Value<'a>);
 
@@ -94,12 +98,46 @@ pub(crate) fn store_properties<'a>(
         ("StandardError", "journal".into()),
     ];
     properties.extend(limits());
+    properties.extend(sandbox());
     properties
+}
+
+/// Takes away what a store has no use for. It lives in a mount namespace of its own, which follows the host's; the mount
+/// that it serves is attached by memcharged, on the host. What undoes a mount (`privileged`) runs outside of all this.
+fn sandbox() -> Vec<Property<'static>> {
+    let capabilities: u64 = CAPABILITIES.iter().map(|(_, number)| 1 << number).sum();
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let anywhere = vec![(libc::AF_INET, vec![0u8; 4], 0u32), (libc::AF_INET6, vec![0u8; 16], 0u32)];
+    vec![
+        ("CapabilityBoundingSet", capabilities.into()),
+        ("NoNewPrivileges", true.into()),
+        ("ProtectSystem", "strict".into()),
+        ("ProtectHome", "yes".into()),
+        ("ProtectProc", "invisible".into()),
+        ("ProtectKernelTunables", true.into()),
+        ("ProtectKernelModules", true.into()),
+        ("ProtectKernelLogs", true.into()),
+        ("ProtectClock", true.into()),
+        ("ProtectHostname", true.into()),
+        ("DevicePolicy", "closed".into()),
+        ("PrivateNetwork", true.into()),
+        ("IPAddressDeny", anywhere.into()),
+        ("RestrictAddressFamilies", (true, words(&["AF_UNIX"])).into()),
+        ("RestrictNamespaces", 0u64.into()),
+        ("RestrictRealtime", true.into()),
+        ("LockPersonality", true.into()),
+        ("MemoryDenyWriteExecute", true.into()),
+        ("SystemCallArchitectures", words(&["native"]).into()),
+        ("SystemCallFilter", (true, words(&SYSTEM_CALLS)).into()),
+        ("SystemCallFilter", (false, words(&["@resources"])).into()),
+        ("SystemCallErrorNumber", libc::EPERM.into()),
+        ("KeyringMode", "private".into()),
+        ("UMask", 0o077u32.into()),
+    ]
 }
 
 fn limits() -> Vec<Property<'static>> {
     let no_restart = (vec![0i32, i32::from(GIVEN_UP)], Vec::<i32>::new());
-    let capabilities: u64 = CAPABILITIES.iter().map(|(_, number)| 1 << number).sum();
     vec![
         ("TimeoutStartUSec", START_LIMIT_USEC.into()),
         ("TimeoutStopUSec", STOP_LIMIT_USEC.into()),
@@ -123,8 +161,6 @@ fn limits() -> Vec<Property<'static>> {
         ("LimitNOFILESoft", FILE_LIMIT.into()),
         ("LimitCORE", 0u64.into()),
         ("LimitCORESoft", 0u64.into()),
-        ("CapabilityBoundingSet", capabilities.into()),
-        ("NoNewPrivileges", true.into()),
     ]
 }
 
@@ -178,10 +214,15 @@ mod tests {
             ("LimitMEMLOCK", "t uint64 18446744073709551615"),
             ("MemoryAccounting", "b true"),
             ("CapabilityBoundingSet", "t uint64 2300592159"),
+            ("RestrictAddressFamilies", r#"(bas) (true, ["AF_UNIX"])"#),
+            ("RestrictNamespaces", "t uint64 0"),
+            ("SystemCallErrorNumber", "i 1"),
+            ("UMask", "u uint32 63"),
         ] {
             assert_eq!(properties.get(key).map(String::as_str), Some(expected), "{key}");
         }
         assert!(properties["StandardInputFileDescriptor"].starts_with('h'));
+        assert!(properties["IPAddressDeny"].starts_with("a(iayu) [(2, ["));
     }
 
     #[test]
