@@ -10,7 +10,7 @@ use zbus::{
     zvariant::{DynamicType, ObjectPath, OwnedObjectPath, OwnedValue, Type},
 };
 
-use crate::error::ClientError;
+use crate::{activation, error::ClientError};
 
 const PROPERTIES_INTERFACE: &str = "org.freedesktop.DBus.Properties";
 
@@ -23,8 +23,15 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// Connects to the system bus, or to the one in `DBUS_SYSTEM_BUS_ADDRESS`.
+    /// Connects to the system bus, or to the one in `DBUS_SYSTEM_BUS_ADDRESS`, and has memcharged started where it may be.
     pub(crate) async fn connect() -> Result<Self, ClientError> {
+        let bus = Self::connect_as_it_is().await?;
+        activation::ensure(&bus.connection).await?;
+        Ok(bus)
+    }
+
+    /// Connects to the bus, and starts nobody.
+    pub(crate) async fn connect_as_it_is() -> Result<Self, ClientError> {
         let connection = Connection::system().await.map_err(|e| ClientError::NoBus(e.to_string()))?;
         let manager =
             ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;

@@ -25,6 +25,9 @@ pub(crate) enum ClientError {
     /// Nobody answers for memcharged.
     #[error("memcharged is not running; start it with: systemctl start memcharged ({0})")]
     NotRunning(String),
+    /// It is enabled, and its start fails.
+    #[error("memcharged could not be started; see: systemctl status memcharged")]
+    NotStarted,
     /// The bus, polkit or the daemon refuse the caller.
     #[error("not permitted: {0}")]
     NotPermitted(String),
@@ -102,9 +105,12 @@ impl ClientError {
     /// The exit code that scripts rely on.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NoBus(_) | Self::NotRunning(_) | Self::Gone | Self::BusGone | Self::NoChecker => {
-                UNREACHABLE
-            }
+            Self::NoBus(_)
+            | Self::NotRunning(_)
+            | Self::NotStarted
+            | Self::Gone
+            | Self::BusGone
+            | Self::NoChecker => UNREACHABLE,
             Self::NotPermitted(_) | Self::AccessDenied(_) => NOT_PERMITTED,
             Self::NoSuchMount(_) => NO_SUCH_MOUNT,
             Self::Refused(_)

@@ -1,5 +1,6 @@
 //! memchargectl: asks memcharged over the system bus, and prints what it answers.
 
+mod activation;
 mod bus;
 mod cli;
 mod completion;

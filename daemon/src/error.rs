@@ -16,6 +16,15 @@ pub(crate) enum DaemonError {
         /// What `uname -r` says.
         release: String,
     },
+    /// Not on the host.
+    #[error(
+        "this is a container (it has these namespaces of its own: {own}), and memcharged works on the host alone; \
+         run it there, and bind its mounts into the container"
+    )]
+    Container {
+        /// The kinds of namespaces.
+        own: String,
+    },
     /// The name is in use.
     #[error("the name {name} is taken: {why}")]
     NameTaken {

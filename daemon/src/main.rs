@@ -3,6 +3,7 @@
 mod attach;
 mod bus;
 mod cli;
+mod container;
 mod error;
 mod history;
 mod keeper;
@@ -26,7 +27,7 @@ use memcharge_config::Roots;
 
 use crate::{cli::Cli, error::DaemonError};
 
-/// Of `sysexits.h`. The unit is not started again after it: only an administrator can mend a configuration.
+/// Of `sysexits.h`. The unit is not started again after it: what is wrong does not mend itself.
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
             logging::start(memcharge_config::LogLevel::Info);
             tracing::error!("{error}");
             match error {
-                DaemonError::Configuration(_) => ExitCode::from(EX_CONFIG),
+                DaemonError::Configuration(_) | DaemonError::Container { .. } => ExitCode::from(EX_CONFIG),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> error::Result<()> {
+    container::check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(DaemonError::io("start", "the runtime"))?;
     let ended = runtime.block_on(run::run(cli.roots(), cli.store, cli.dry_run));

@@ -1,6 +1,11 @@
 //! An administrator's first hour with memcharge, from the package to its removal, as README.md tells it.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use memcharge_tests::{
     cgroup::{Cg, MIB},
@@ -90,6 +95,11 @@ fn is_told_of_slips() {
         assert!(status.out.contains(error), "{}", status.out);
     }
     assert!(!Path::new(PLACE).exists());
+    // The bus starts what is enabled, and would wait 25 s for it.
+    let start = Instant::now();
+    let said = ctl(&["status"]).failed(3);
+    assert_eq!(said.err, "memchargectl: memcharged could not be started; see: systemctl status memcharged\n");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 fn starts() {

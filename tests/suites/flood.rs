@@ -10,6 +10,7 @@ use std::{
 
 use memcharge_tests::{
     cgroup::{Cg, MIB},
+    history::{assert_recorded, full_mount, refuse_each},
     host::{Needs, PLAIN},
     mount::Mount,
     service::{ctl, run, unit_property},
@@ -127,6 +128,24 @@ vm_tests! { PYTHON;
         }
         drop(connected);
         scene.assert_unharmed();
+    }
+
+    /// Large replies that nobody reads do not take the room in the bus that others' replies need (the bus keeps 127 MiB of
+    /// memcharged's), and who reads at last is answered again.
+    fn large_replies_that_nobody_reads() {
+        let scene = Scene::make();
+        let client = Cg::make("/client");
+        let full = full_mount("full", &client);
+        refuse_each(&full, 2..=101);
+        assert_recorded(&full, 100);
+        for (mode, count) in [("late", "100"), ("paced", "3000")] {
+            let (_client, said) = Client::flood(1000, &[mode, count, "GetHistory"]);
+            let words: Vec<_> = said.split(' ').map(|word| word.parse().unwrap_or(0u64)).collect();
+            assert!(said.starts_with("kept "), "{said}");
+            assert!((4 * MIB..8 * MIB).contains(&words[1]), "the bus kept so many bytes: {said}");
+            assert!(words[3] > 20 && words[5] > 0, "{said}");
+            scene.assert_unharmed();
+        }
     }
 
     /// Those who read their replies get one for each call, and the bus alone refuses some.

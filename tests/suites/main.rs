@@ -31,6 +31,7 @@ mod reference;
 mod reload;
 mod retarget;
 mod rooms;
+mod sandbox;
 mod selftest;
 mod semantics;
 mod services;

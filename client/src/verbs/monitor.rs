@@ -41,8 +41,6 @@ pub(crate) async fn run(view: View) -> Result<Report, ClientError> {
 /// Returns when nobody reads the output any more.
 async fn follow(view: View) -> Result<(), ClientError> {
     let bus = Bus::connect().await?;
-    // Starts the daemon where it may be started, and says so where it is not there.
-    bus.manager.version().await?;
     let names = DBusProxy::new(&bus.connection).await?;
     let mut owners = names.receive_name_owner_changed_with_args(&[(0, BUS_NAME)]).await?;
     // The rule names the owner as it is now: others may send signals of the same name.

@@ -44,6 +44,7 @@ impl From<DaemonError> for Error {
             | DaemonError::TooManyOf { .. }
             | DaemonError::TooDeep { .. }
             | DaemonError::Configuration(_)
+            | DaemonError::Container { .. }
             | DaemonError::Invalid { .. }
             | DaemonError::Incomplete { .. }
             | DaemonError::Stopping => Self::Failed(message),

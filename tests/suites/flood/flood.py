@@ -1,11 +1,13 @@
 """Floods memcharged with calls, on a socket of its own: a library would read replies, and have limits.
 
 Usage: flood.py MODE COUNT MEMBER
-MODE: `read` (all replies are read), `deaf` (none is, ever), `quiet` (no reply is asked for).
+MODE: `read` (all replies are read), `deaf` (none is, ever), `quiet` (no reply is asked for), `paced` (none is read until all
+calls are out, which are not more at once than the bus allows), `late` (the same, and then there must be replies again).
 MEMBER: a key of CALLS, or `options=BYTES` for calls with so many bytes of options.
 
 Says `sent COUNT answered N refused M` when all calls are out (N and M: what was read by then), then stays connected until
-its input ends. Says `disconnected` where the bus has closed the connection.
+its input ends. Says `disconnected` where the bus has closed the connection. `paced` and `late` say `kept BYTES answered N
+refused M`: what the bus had kept, and the replies in it.
 """
 
 import collections
@@ -16,11 +18,13 @@ import socket
 import string as string_module
 import struct
 import sys
+import time
 
 NAME = "org.memcharge.Memcharge1"
 ROOT = "/org/memcharge/Memcharge1"
 METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3
 NO_REPLY_EXPECTED = 1
+PATIENCE = 120
 
 
 def string(text):
@@ -152,9 +156,53 @@ def send(bus, mode, count, parts):
             return None
 
 
+def ask(bus, parts, serial):
+    """One call whose reply is waited for. Returns the kinds of what has come in meanwhile."""
+    interface, member, signature, body = parts
+    bus.sendall(header(serial, 0, NAME, ROOT, interface, member, signature, len(body)) + body)
+    replies = Replies()
+    while not replies.count() or replies.data:
+        replies.feed(bus.recv(1 << 20))
+    return replies.kinds
+
+
+def send_paced(bus, count, parts):
+    """Sends a few calls at a time, and reads nothing: each few have been answered, as another client sees, before the next.
+    Returns how many bytes were kept, and the replies in them."""
+    other = connect()
+    other.settimeout(PATIENCE)
+    at_once = 100
+    interface, member, signature, body = parts
+    for first in range(2, count + 2, at_once):
+        for serial in range(first, first + at_once):
+            bus.sendall(header(serial, 0, NAME, ROOT, interface, member, signature, len(body)) + body)
+        assert ask(other, calls("Get"), first)[METHOD_RETURN], "another client is refused"
+    kept, replies = 0, Replies()
+    while select.select([bus], [], [], 1)[0]:
+        data = bus.recv(1 << 20)
+        kept += len(data)
+        replies.feed(data)
+    return kept, replies.kinds
+
+
+def ask_again(bus, serial):
+    """Waits until there are replies again."""
+    tries = 0
+    while not ask(bus, calls("Get"), serial + tries)[METHOD_RETURN]:
+        tries += 1
+        assert tries < 100, "it is never answered again"
+        time.sleep(0.1)
+
+
 def main(mode, count, member):
     """All of it."""
     bus = connect()
+    if mode in ("paced", "late"):
+        kept, kinds = send_paced(bus, int(count), calls(member))
+        if mode == "late":
+            ask_again(bus, int(count) + 2)
+        print(f"kept {kept} answered {kinds[METHOD_RETURN]} refused {kinds[ERROR]}", flush=True)
+        return
     kinds = send(bus, mode, int(count), calls(member))
     if kinds is None:
         print("disconnected", flush=True)

@@ -1,29 +1,57 @@
-//! The connection to the bus, and what may come in through it: so many calls at once, and none of them large. The bus
-//! bounds neither for us: its largest message has 32 MiB, which unpacked is ten times as much, and calls that want no
-//! reply are not counted by it.
+//! The connection to the bus, and what may come in through it: so many calls at once, none of them large, and none of a
+//! client that does not read what it is answered. The bus bounds none of this for us: its largest message has 32 MiB, which
+//! unpacked is ten times as much, calls that want no reply are not counted by it, and what is not read is ours.
 
 mod flight;
 mod socket;
+mod unread;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
-use tokio::{net::UnixStream, sync::mpsc};
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 use zbus::{
     Address, Connection, Message,
     address::transport::{Transport, UnixSocket},
     connection::Builder,
+    fdo,
+    zvariant::OwnedValue,
 };
 
-use self::{flight::Flight, socket::GatedSocket};
+use self::{
+    flight::Flight,
+    socket::{GatedSocket, lock},
+    unread::Unread,
+};
 
 /// Refusals that wait for being written; with more of them nothing is read.
 const REFUSALS: usize = 16;
 
 /// The error of a refused call.
 const LIMITS_EXCEEDED: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
+
+/// The error for a client that has left.
+const NO_OWNER: &str = "org.freedesktop.DBus.Error.NameHasNoOwner";
+
+/// The bus answers at once, or is busy.
+const STATS_LIMIT: Duration = Duration::from_secs(5);
+
+/// What goes through the connection, known to both of its halves and to who looks after it.
+#[derive(Debug, Default)]
+struct Traffic {
+    flight: Mutex<Flight>,
+    unread: Mutex<Unread>,
+    /// There may be a client to look at.
+    wake: Notify,
+}
 
 /// A call that is not let in, and why.
 type Refusal = (Message, &'static str);
@@ -33,9 +61,10 @@ pub(crate) async fn connect() -> zbus::Result<Connection> {
     let path = socket_path(&Address::system()?)?;
     let stream = UnixStream::connect(path).await.map_err(|error| zbus::Error::InputOutput(error.into()))?;
     let (refuse, refusals) = mpsc::channel(REFUSALS);
-    let flight = Arc::new(Mutex::new(Flight::default()));
-    let connection = Builder::socket(GatedSocket::new(stream, flight, refuse)).build().await?;
+    let traffic = Arc::new(Traffic::default());
+    let connection = Builder::socket(GatedSocket::new(stream, Arc::clone(&traffic), refuse)).build().await?;
     tokio::spawn(refuse_all(connection.clone(), refusals));
+    tokio::spawn(look_at_readers(connection.clone(), traffic));
     Ok(connection)
 }
 
@@ -57,4 +86,41 @@ async fn refuse_all(connection: Connection, mut refusals: mpsc::Receiver<Refusal
             tracing::debug!("a refusal cannot be written: {error}");
         }
     }
+}
+
+/// Asks the bus, where there is reason to, how much it keeps for a client. Ends where the bus does not tell: dbus-broker has
+/// an account for each client of its own.
+async fn look_at_readers(connection: Connection, traffic: Arc<Traffic>) {
+    loop {
+        let due = lock(&traffic.unread).look(Instant::now());
+        let Some(client) = due else {
+            traffic.wake.notified().await;
+            continue;
+        };
+        let waiting = match timeout(STATS_LIMIT, waiting_for(&connection, &client)).await {
+            Ok(Ok(waiting)) => Some(waiting),
+            Ok(Err(zbus::Error::MethodError(error, ..))) if error == NO_OWNER => None,
+            Ok(Err(error)) => {
+                tracing::debug!("the bus does not tell how much its clients have not read: {error}");
+                lock(&traffic.unread).give_up();
+                return;
+            }
+            Err(_) => {
+                lock(&traffic.unread).missed(&client);
+                continue;
+            }
+        };
+        lock(&traffic.unread).looked(&client, waiting);
+    }
+}
+
+/// So many bytes wait for a client to be read.
+async fn waiting_for(connection: &Connection, client: &str) -> zbus::Result<u64> {
+    let (bus, path, stats) =
+        ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Debug.Stats");
+    let reply =
+        connection.call_method(Some(bus), path, Some(stats), "GetConnectionStats", &(client,)).await?;
+    let known: HashMap<String, OwnedValue> = reply.body().deserialize()?;
+    let bytes = known.get("OutgoingBytes").and_then(|bytes| u32::try_from(bytes).ok());
+    bytes.map(u64::from).ok_or_else(|| fdo::Error::NotSupported("it has no OutgoingBytes".to_owned()).into())
 }

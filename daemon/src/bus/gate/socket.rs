@@ -22,8 +22,9 @@ use zbus::{
 };
 
 use super::{
-    Refusal,
-    flight::{Call, Entry, Flight},
+    Refusal, Traffic,
+    flight::{Call, Entry},
+    unread::Answer,
 };
 
 /// No call is longer, in bytes. The longest that makes sense has a few paths and lists of names.
@@ -43,18 +44,20 @@ const LIBRARY_ERROR: &str = "org.freedesktop.zbus.Error";
 
 const TOO_LONG: &str = "the call is too long; give at most 128 KiB";
 
+const UNREAD: &str = "you have left too many replies unread; there are no more of them until you have read";
+
 /// A connection whose halves share what is in hand.
 #[derive(Debug)]
 pub(super) struct GatedSocket {
     stream: UnixStream,
-    flight: Arc<Mutex<Flight>>,
+    traffic: Arc<Traffic>,
     refuse: mpsc::Sender<Refusal>,
 }
 
 impl GatedSocket {
     /// Lets calls in on this stream, and hands over to `refuse` which are not.
-    pub(super) fn new(stream: UnixStream, flight: Arc<Mutex<Flight>>, refuse: mpsc::Sender<Refusal>) -> Self {
-        Self { stream, flight, refuse }
+    pub(super) fn new(stream: UnixStream, traffic: Arc<Traffic>, refuse: mpsc::Sender<Refusal>) -> Self {
+        Self { stream, traffic, refuse }
     }
 }
 
@@ -64,8 +67,8 @@ impl Socket for GatedSocket {
 
     fn split(self) -> Split<Reader, Writer> {
         let (read, write) = self.stream.into_split();
-        let reader = Reader { inner: read, flight: Arc::clone(&self.flight), refuse: self.refuse };
-        Split::new(reader, Writer { inner: write, flight: self.flight })
+        let reader = Reader { inner: read, traffic: Arc::clone(&self.traffic), refuse: self.refuse };
+        Split::new(reader, Writer { inner: write, traffic: self.traffic })
     }
 }
 
@@ -73,7 +76,7 @@ impl Socket for GatedSocket {
 #[derive(Debug)]
 pub(super) struct Reader {
     inner: OwnedReadHalf,
-    flight: Arc<Mutex<Flight>>,
+    traffic: Arc<Traffic>,
     refuse: mpsc::Sender<Refusal>,
 }
 
@@ -136,6 +139,23 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether a call is let in.
+    fn judge(&self, call: &Message, start: &Start, is_long: bool) -> Entry {
+        let header = call.header();
+        let sender = header.sender().filter(|_| !start.is_quiet);
+        let answer =
+            sender.map_or(Answer::Given, |sender| lock(&self.traffic.unread).answer(sender.as_str()));
+        if answer != Answer::Given {
+            self.traffic.wake.notify_one();
+        }
+        match answer {
+            Answer::None => Entry::Invalid,
+            Answer::Refused => Entry::Full(UNREAD),
+            Answer::Given if is_long => Entry::Full(TOO_LONG),
+            Answer::Given => lock(&self.traffic.flight).enter(call, start.is_quiet),
+        }
+    }
+
     /// A call that is too long, as if it had no body: enough to answer it. `None`: not even that.
     async fn cut(
         &mut self,
@@ -174,20 +194,18 @@ impl ReadHalf for Reader {
             fds.clear();
             // Each call has an answer, so that its end is seen; those that nobody wants are not written.
             bytes[2] &= !NO_REPLY_EXPECTED;
-            let refusal = if start.header + start.body > MAX_CALL {
-                self.cut(seq, &start, bytes, fds).await?.map(|message| (message, TOO_LONG))
-            } else {
-                let message = self.inner.receive_message(seq, bytes, fds).await?;
-                let entry = lock(&self.flight).enter(&message, start.is_quiet);
-                match entry {
-                    Entry::Free => return Ok(message),
-                    Entry::Full(why) => Some((message, why)),
-                    Entry::Invalid => None,
-                }
+            let is_long = start.header + start.body > MAX_CALL;
+            let message = match is_long {
+                true => self.cut(seq, &start, bytes, fds).await?,
+                false => Some(self.inner.receive_message(seq, bytes, fds).await?),
             };
-            if let Some(refusal) = refusal.filter(|_| !start.is_quiet) {
-                // Without a receiver the daemon is exiting.
-                drop(self.refuse.send(refusal).await);
+            if let Some(message) = message {
+                match self.judge(&message, &start, is_long) {
+                    Entry::Free => return Ok(message),
+                    // Without a receiver the daemon is exiting.
+                    Entry::Full(why) if !start.is_quiet => drop(self.refuse.send((message, why)).await),
+                    Entry::Full(_) | Entry::Invalid => {}
+                }
             }
             yield_now().await;
         }
@@ -210,23 +228,36 @@ impl ReadHalf for Reader {
 #[derive(Debug)]
 pub(super) struct Writer {
     inner: OwnedWriteHalf,
-    flight: Arc<Mutex<Flight>>,
+    traffic: Arc<Traffic>,
+}
+
+impl Writer {
+    async fn send(&mut self, message: &Message) -> Result<()> {
+        let is_reply = matches!(message.message_type(), Type::MethodReturn | Type::Error);
+        if let Some(client) = message.header().destination().filter(|_| is_reply) {
+            let is_due = lock(&self.traffic.unread).wrote(client.as_str(), message.data().len() as u64);
+            if is_due {
+                self.traffic.wake.notify_one();
+            }
+        }
+        self.inner.send_message(message).await
+    }
 }
 
 #[async_trait::async_trait]
 impl WriteHalf for Writer {
     async fn send_message(&mut self, message: &Message) -> Result<()> {
         let call = match message.message_type() {
-            Type::MethodReturn | Type::Error => lock(&self.flight).leave(&message.header()),
+            Type::MethodReturn | Type::Error => lock(&self.traffic.flight).leave(&message.header()),
             Type::MethodCall | Type::Signal => None,
         };
         match call {
             Some(call) if call.is_quiet => Ok(()),
             Some(call) => match with_known_name(&call, message)? {
-                Some(renamed) => self.inner.send_message(&renamed).await,
-                None => self.inner.send_message(message).await,
+                Some(renamed) => self.send(&renamed).await,
+                None => self.send(message).await,
             },
-            None => self.inner.send_message(message).await,
+            None => self.send(message).await,
         }
     }
 
@@ -263,7 +294,8 @@ fn with_known_name(call: &Call, reply: &Message) -> Result<Option<Message>> {
     Ok(Some(Message::error(&call.message.header(), name)?.build(&text)?))
 }
 
-fn lock(flight: &Mutex<Flight>) -> std::sync::MutexGuard<'_, Flight> {
+/// What both halves know.
+pub(super) fn lock<T>(known: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Nothing in there is half done at a panic.
-    flight.lock().unwrap_or_else(PoisonError::into_inner)
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }

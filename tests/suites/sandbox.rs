@@ -1,0 +1,124 @@
+//! What memcharged and the stores may do, and that mounts are on the host in spite of it.
+
+use std::{collections::BTreeSet, fs};
+
+use memcharge_tests::{
+    cgroup::{Cg, MIB},
+    client::Waiting,
+    host::{BOOKWORM, PLAIN},
+    mount::{Mount, leftovers},
+    service::{ctl, run, sh, start_daemon, unit_property},
+    vm_tests,
+};
+
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+/// What `systemd-analyze security` finds fault with, as it names it.
+fn faults(unit: &str) -> BTreeSet<String> {
+    let table = run(&["systemd-analyze", "security", "--no-pager", unit]).ok().out;
+    println!("{table}");
+    let faults = table.lines().filter_map(|line| line.strip_prefix("✗ "));
+    faults.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+fn exposure() {
+    Cg::make("/t").max(64 * MIB);
+    let mounts =
+        [("raw", "/t"), ("slice", "models.slice")].map(|(name, target)| Mount::make(name, target, &[]));
+    let (_, explained) = OPERATIONS.split_once("### What the sandbox leaves open").unwrap();
+    for (unit, threshold) in [
+        ("memcharged.service", "--threshold=30"),
+        ("memcharge-store-raw.service", "--threshold=26"),
+        ("memcharge-store-slice.service", "--threshold=26"),
+    ] {
+        let faults = faults(unit);
+        assert!(faults.contains("User=/DynamicUser="), "{faults:?}");
+        for fault in faults {
+            assert!(
+                explained.contains(&format!("`{fault}`")),
+                "docs/operations.md does not explain {fault} of {unit}"
+            );
+        }
+        let _ = run(&["systemd-analyze", "security", "--no-pager", threshold, unit]).ok();
+    }
+    for mount in mounts {
+        mount.unmount();
+    }
+}
+
+vm_tests! { PLAIN;
+    /// The sandbox is as tight as documented, and what it leaves open is explained.
+    fn what_is_left_open_is_explained() {
+        exposure();
+    }
+
+    /// Mounts are on the host, also where the sandbox hides it from memcharged, and go from there.
+    fn mounts_are_on_the_host() {
+        Cg::make("/t").max(64 * MIB);
+        let _ = sh("mkdir /private && mount -t tmpfs --make-private none /private").ok();
+        let places = ["/home/user/m", "/root/m", "/tmp/a/b", "/private/p"];
+        for (at, place) in places.iter().enumerate() {
+            let _ = ctl(&["mount", &format!("m{at}"), "--where", place, "--target", "/t"]).ok();
+            fs::write(format!("{place}/file"), "data").unwrap();
+        }
+        // Its namespace, and that of the next memcharged, have copies of all of them; the one on a mount that is not
+        // shared stays there.
+        let later = Mount::make("later", "/t", &[]);
+        let _ = run(&["systemctl", "restart", "memcharged"]).ok();
+        for (at, place) in places.iter().enumerate() {
+            assert_eq!(fs::read_to_string(format!("{place}/file")).unwrap(), "data");
+            let user = Waiting::start(&Cg::make("/client"), &["hold", &format!("{place}/file")]);
+            let refused = ctl(&["unmount", &format!("m{at}")]).failed(1);
+            assert!(refused.err.contains(&format!("pid {}", user.pid())), "{place}: {}", refused.err);
+            user.end();
+            let _ = ctl(&["unmount", &format!("m{at}")]).ok();
+            assert_eq!(leftovers(&format!("m{at}"), place), Vec::<String>::new());
+        }
+        later.unmount();
+    }
+
+    /// A store starts again, and another one starts, while the mount of a third, which both see, does not answer.
+    fn a_stuck_store_holds_up_nobody() {
+        Cg::make("/t").max(64 * MIB);
+        let (stuck, mount) = (Mount::make("stuck", "/t", &[]), Mount::make("m", "/t", &[]));
+        fs::write(mount.join("file"), "data").unwrap();
+        let store = stuck.store();
+        let _ = sh(&format!("kill -STOP {store}; systemctl kill -s KILL memcharge-store-m")).ok();
+        assert_eq!(fs::read_to_string(mount.join("file")).unwrap(), "data");
+        let _ = run(&["systemctl", "restart", "memcharged"]).ok();
+        let other = Mount::make("other", "/t", &[]);
+        fs::write(other.join("file"), "data").unwrap();
+        let _ = sh(&format!("kill -CONT {store}")).ok();
+        for mount in [stuck, mount, other] {
+            mount.unmount();
+        }
+    }
+
+    /// In a container memcharged says so, and does nothing.
+    fn a_container_is_refused() {
+        for (kinds, named) in [
+            ("--cgroup", "cgroup"),
+            ("--pid --fork --mount-proc", "pid"),
+            ("--user --map-root-user", "user"),
+            ("--cgroup --pid --fork --mount-proc", "cgroup, pid"),
+        ] {
+            let refused = sh(&format!("unshare {kinds} memcharged")).failed(78);
+            let expected = format!("this is a container (it has these namespaces of its own: {named})");
+            assert!(refused.err.contains(&expected), "{}", refused.err);
+        }
+        let _ = sh("unshare --cgroup memcharged --check-config").ok();
+        start_daemon();
+        assert_eq!(unit_property("memcharged", "StatusText"), "no mounts configured");
+    }
+}
+
+mod bookworm {
+    use super::{BOOKWORM, vm_tests};
+
+    vm_tests! { BOOKWORM;
+        /// The same on Debian 12.
+        fn what_is_left_open_is_explained_on_debian_12() {
+            super::exposure();
+        }
+    }
+}
