@@ -49,6 +49,9 @@ pub const PLAIN: Needs = Needs {
 /// The same for what measures time.
 pub const TIMED: Needs = Needs { alone: true, ..PLAIN };
 
+/// With what decides who may do what.
+pub const SECURITY: Needs = Needs { packages: &["apparmor", "polkitd"], ..PLAIN };
+
 /// Debian 12, Linux 6.12.
 pub const BOOKWORM: Needs = Needs { suite: Suite::Bookworm, ..PLAIN };
 

@@ -1,18 +1,15 @@
 //! Who may do what (R1): root, users with a cgroup of their own, and whomever polkit allows it.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use memcharge_tests::{
     cgroup::{Cg, MIB},
     client::report,
-    host::{Needs, PLAIN},
+    host::{PLAIN, SECURITY},
     mount::Mount,
     service::{Said, ctl, run, sh, start_daemon},
     vm_tests,
 };
-
-/// With polkit.
-const POLKIT: Needs = Needs { packages: &["polkitd"], timeout: Duration::from_secs(300), ..PLAIN };
 
 /// Runs a command as a user, in a cgroup.
 fn as_user(uid: u32, cgroup: &str, words: &str) -> Said {
@@ -118,7 +115,7 @@ polkit.addRule(function(action, subject) {
 });
 "#;
 
-    vm_tests! { POLKIT;
+    vm_tests! { SECURITY;
         /// polkit decides for everybody but root, and says whether a password would help.
         fn r1_polkit_decides() {
             people();

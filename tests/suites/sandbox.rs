@@ -112,6 +112,38 @@ vm_tests! { PLAIN;
     }
 }
 
+mod apparmor {
+    use std::fs;
+
+    use super::{Cg, MIB, Mount, sh, vm_tests};
+    use memcharge_tests::host::SECURITY;
+
+    /// A shell that writes a file of the mount and reads it, under this profile.
+    fn confined(profile: &str) -> memcharge_tests::service::Said {
+        let shell = "echo works > /run/shared/m/f && read said < /run/shared/m/f && echo $said";
+        sh(&format!("aa-exec -p {profile} -- /bin/sh -c '{shell}'"))
+    }
+
+    vm_tests! { SECURITY;
+        /// A client under AppArmor needs a rule for the path where it sees the mount. memcharged and the stores need none.
+        fn a_client_under_apparmor() {
+            Cg::make("/t").max(64 * MIB);
+            let mount = Mount::make("m", "/t", &[]);
+            let common = "/{usr/,}bin/* mr, /{usr/,}lib/** mr, /etc/ld.so.cache r,";
+            let profiles = format!(
+                "profile without {{ {common} }}\nprofile with {{ {common} /run/shared/m/** rwk, }}\n"
+            );
+            fs::write("/tmp/profiles", profiles).unwrap();
+            let _ = sh("apparmor_parser --replace /tmp/profiles").ok();
+            let refused = confined("without").failed(2);
+            assert!(refused.err.contains("Permission denied"), "{}", refused.err);
+            assert_eq!(confined("with").ok().out, "works\n");
+            let confinement = sh(&format!("cat /proc/$(pidof memcharged)/attr/current /proc/{}/attr/current", mount.store()));
+            assert_eq!(confinement.ok().out, "unconfined\nunconfined\n");
+        }
+    }
+}
+
 mod bookworm {
     use super::{BOOKWORM, vm_tests};
 
