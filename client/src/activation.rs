@@ -1,14 +1,20 @@
 //! Starting memcharged where it is not there: the bus does it, for a daemon that is enabled.
 //!
-//! The bus waits 25 seconds for a daemon whose start has failed. systemd knows at once.
+//! The bus waits 25 seconds for a daemon whose start has failed, or was not even tried. systemd knows at once.
 
-use futures_util::{Stream, StreamExt};
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use memcharge_dbus::BUS_NAME;
+use tokio::time::timeout;
 use zbus::{Connection, fdo::DBusProxy, zvariant::OwnedObjectPath};
 
 use crate::error::ClientError;
 
 const UNIT: &str = "memcharged.service";
+
+/// systemd answers at once, or is busy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -18,8 +24,20 @@ const UNIT: &str = "memcharged.service";
 )]
 trait Systemd {
     fn subscribe(&self) -> zbus::Result<()>;
+    #[zbus(object = "Unit")]
+    fn load_unit(&self, name: &str);
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Unit",
+    default_service = "org.freedesktop.systemd1",
+    gen_blocking = false
+)]
+trait Unit {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_state(&self) -> zbus::Result<String>;
 }
 
 /// Returns when memcharged has its name on the bus. An error says that it has not, and cannot be started.
@@ -29,22 +47,24 @@ pub(crate) async fn ensure(connection: &Connection) -> Result<(), ClientError> {
     if bus.name_has_owner(name).await.map_err(zbus::Error::from)? {
         return Ok(());
     }
-    // Before the start, so that its end is not missed.
-    let mut failures = Box::pin(failures(connection).await?);
+    // Before the start, so that its end is not missed. Where systemd does not tell, the bus alone does.
+    let systemd = SystemdProxy::new(connection).await?;
+    let mut ended = systemd.receive_job_removed_with_args(&[(2, UNIT)]).await?;
+    drop(timeout(PATIENCE, systemd.subscribe()).await);
     let name = BUS_NAME.try_into().map_err(zbus::Error::from)?;
-    tokio::select! {
-        started = bus.start_service_by_name(name, 0) => started.map(drop).map_err(|e| zbus::Error::from(e).into()),
-        Some(()) = failures.next() => Err(ClientError::NotStarted),
+    let started = bus.start_service_by_name(name, 0);
+    tokio::pin!(started);
+    loop {
+        tokio::select! {
+            started = &mut started => return started.map(drop).map_err(|e| zbus::Error::from(e).into()),
+            Some(_) = ended.next() => if is_down(&systemd).await { return Err(ClientError::NotStarted) },
+        }
     }
 }
 
-/// An item for each failed start of memcharged. Where systemd does not tell, there are none.
-async fn failures(connection: &Connection) -> Result<impl Stream<Item = ()> + use<>, ClientError> {
-    let systemd = SystemdProxy::new(connection).await?;
-    let ended = systemd.receive_job_removed().await?;
-    drop(systemd.subscribe().await);
-    Ok(ended.filter_map(async |job| {
-        let job = job.args().ok()?;
-        (job.unit == UNIT && job.result != "done").then_some(())
-    }))
+/// Whether memcharged does not run, and is not about to be started again.
+async fn is_down(systemd: &SystemdProxy<'_>) -> bool {
+    let state = async { systemd.load_unit(UNIT).await?.active_state().await };
+    let state = timeout(PATIENCE, state).await;
+    state.is_ok_and(|state| state.is_ok_and(|state| matches!(state.as_str(), "failed" | "inactive")))
 }

@@ -3,12 +3,16 @@
 //! systemd runs this when the store's unit stops (also while memcharged is away); memcharged runs it for a mount
 //! whose unit is gone. Each step may have been done before. The record goes last, so that what is left can be found.
 
-use std::{fs, io};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::AsFd,
+};
 
 use memcharge_cgroup::Hierarchy;
 use memcharge_faults::may_die;
 use memcharge_policy::{MountName, link::MountRecord, mountinfo};
-use rustix::{io::Errno, mount::UnmountFlags};
+use rustix::{io::Errno, mount::UnmountFlags, thread::LinkNameSpaceType};
 
 use crate::error::{StoreError, io as io_error};
 
@@ -56,6 +60,7 @@ pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
         return remove_file(&MountRecord::stop_path(name));
     }
     may_die("end.begun");
+    enter_host()?;
     unmount(&record)?;
     may_die("end.unmounted");
     if record.made_leaf {
@@ -78,6 +83,14 @@ pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
     remove_file(&path)?;
     may_die("end.record");
     remove_file(&MountRecord::stop_path(name))
+}
+
+/// Enters the mount namespace of the service manager, where the mount is. systemd runs this in one of its own, which the
+/// unit's sandbox has, although this has full privileges.
+fn enter_host() -> Result<(), StoreError> {
+    let host = File::open("/proc/1/ns/mnt").map_err(io_error("find the host's mount namespace"))?;
+    rustix::thread::move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Mount))
+        .map_err(io_error("enter the host's mount namespace"))
 }
 
 fn unmount(record: &MountRecord) -> Result<(), StoreError> {

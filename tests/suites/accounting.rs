@@ -9,7 +9,7 @@ use memcharge_tests::{
     wait::until,
 };
 
-const SIZE: u64 = 32 * MIB;
+const SIZE: u64 = 64 * MIB;
 
 /// What a client process may cost its own cgroup, page tables included (R5).
 const CLIENT: u64 = 512 << 10;

@@ -138,11 +138,11 @@ vm_tests! { PYTHON;
         let full = full_mount("full", &client);
         refuse_each(&full, 2..=101);
         assert_recorded(&full, 100);
-        for (mode, count) in [("late", "100"), ("paced", "3000")] {
-            let (_client, said) = Client::flood(1000, &[mode, count, "GetHistory"]);
+        for count in ["200", "3000"] {
+            let (_client, said) = Client::flood(1000, &["paced", count, "GetHistory"]);
             let words: Vec<_> = said.split(' ').map(|word| word.parse().unwrap_or(0u64)).collect();
             assert!(said.starts_with("kept "), "{said}");
-            assert!((4 * MIB..8 * MIB).contains(&words[1]), "the bus kept so many bytes: {said}");
+            assert!((4 * MIB..9 * MIB).contains(&words[1]), "the bus kept so many bytes: {said}");
             assert!(words[3] > 20 && words[5] > 0, "{said}");
             scene.assert_unharmed();
         }

@@ -12,7 +12,7 @@ use crate::{
 
 /// Returns when the configuration is in force. The daemon's refusal says all that is wrong, or could not be done.
 pub(crate) async fn run(view: View) -> Result<Report, ClientError> {
-    let bus = Bus::connect().await?;
+    let bus = Bus::connect_as_it_is().await?;
     // A daemon that starts reads the configuration anyway; whether it shall start is not for this to say.
     let _: Option<()> =
         bus.manager.inner().call_with_flags("Reload", MethodFlags::NoAutoStart.into(), &()).await?;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use memcharge_policy::mountinfo::{MountEntry, binds, is_within, parse_mountinfo};
@@ -28,12 +28,11 @@ pub(crate) fn read_mounts() -> Result<Vec<MountEntry>> {
 
 /// Bind mounts of `own`, on the host and in other mount namespaces, in words; `None`: there are none.
 ///
-/// Those of memcharged and of the stores (whose program is `store`) do not count. A mount below one that is not shared
-/// stays in a namespace that was made later, but nobody uses it there.
+/// Those of memcharged and of the stores (whose program is `store`) do not count: see [`namespaces`].
 pub(crate) fn find_binds(own: &MountEntry, mounts: &[MountEntry], store: &str) -> Option<String> {
     let here: Vec<_> = binds(own, mounts, mounts, true).iter().map(|bind| bind.place.clone()).collect();
     let mut found: Vec<_> = here.iter().map(|place| format!("a bind mount on {place}")).collect();
-    for space in namespaces().iter().filter(|space| !space.is_host && !is_ours(space.pid, store)) {
+    for space in namespaces(store).iter().filter(|space| !space.is_host) {
         for bind in binds(own, mounts, &space.entries, false) {
             // Copies of a bind here go when that goes.
             if here.contains(&bind.place) {
@@ -47,10 +46,10 @@ pub(crate) fn find_binds(own: &MountEntry, mounts: &[MountEntry], store: &str) -
 }
 
 /// Processes and mounts that use `own` or one of its copies and binds, in words; `None`: nobody that can be found.
-pub(crate) fn find_holders(own: &MountEntry) -> Option<String> {
+pub(crate) fn find_holders(own: &MountEntry, store: &str) -> Option<String> {
     let mut found = Vec::new();
     let mut spaces = BTreeMap::new();
-    for space in namespaces() {
+    for space in namespaces(store) {
         if space.is_host {
             let above = space.entries.iter().filter(|entry| entry.parent == own.id);
             found.extend(above.map(|entry| format!("a mount on {}", entry.place)));
@@ -86,18 +85,25 @@ struct Namespace {
 }
 
 /// Every mount namespace that has a process. Processes that end meanwhile are left out.
-fn namespaces() -> Vec<Namespace> {
+///
+/// So are the namespaces of memcharged and the stores, of which there are many. They have copies of all mounts, and nobody
+/// uses them there; one below a mount that is not shared even stays when it is unmounted.
+fn namespaces(store: &str) -> Vec<Namespace> {
+    let unit = cgroup_of("self");
     let host = fs::read_link(host::NAMESPACE).ok();
     let mut seen = BTreeSet::new();
     let mut spaces = Vec::new();
     for pid in processes() {
-        let Some(link) = namespace_of(pid).filter(|link| seen.insert(link.clone())) else { continue };
+        let Some(link) = namespace_of(pid).filter(|link| !seen.contains(link)) else { continue };
+        seen.insert(link.clone());
+        let is_host = Some(&link) == host.as_ref();
+        if !is_host && is_ours(pid, unit.as_deref(), store) {
+            continue;
+        }
         let text = fs::read(format!("/proc/{pid}/mountinfo"));
         let entries = text.ok().and_then(|text| parse_mountinfo(&String::from_utf8_lossy(&text)).ok());
         match entries {
-            Some(entries) => {
-                spaces.push(Namespace { pid, is_host: Some(&link) == host.as_ref(), link, entries })
-            }
+            Some(entries) => spaces.push(Namespace { pid, is_host, link, entries }),
             // Another process of that namespace may still be there.
             None => drop(seen.remove(&link)),
         }
@@ -110,10 +116,19 @@ fn processes() -> impl Iterator<Item = u32> {
     listing.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a process is memcharged or a store.
-fn is_ours(pid: u32, store: &str) -> bool {
-    pid == std::process::id()
-        || fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == Path::new(store))
+/// Whether a process is of memcharged's unit, or a store.
+fn is_ours(pid: u32, unit: Option<&str>, store: &str) -> bool {
+    let program = || fs::read_link(format!("/proc/{pid}/exe"));
+    unit.is_some_and(|unit| cgroup_of(&pid.to_string()).is_some_and(|cgroup| is_within(&cgroup, unit)))
+        // A program of before an upgrade has this behind its path.
+        || program().is_ok_and(|program| program.to_string_lossy().trim_end_matches(" (deleted)") == store)
+}
+
+/// The cgroup of a process; none in the root, which is everybody's.
+fn cgroup_of(pid: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(path.to_owned()).filter(|path| path != "/")
 }
 
 fn namespace_of(pid: u32) -> Option<PathBuf> {

@@ -7,7 +7,7 @@ use memcharge_policy::{
     mountinfo::{MountEntry, find_own, is_hidden},
 };
 use rustix::{io::Errno, mount::UnmountFlags};
-use tokio::{process::Command, runtime::Handle, time::timeout};
+use tokio::{process::Command, time::timeout};
 
 use super::{Shared, blocking};
 use crate::{
@@ -47,7 +47,7 @@ fn release_now(name: &str, id: u32, store: &str, lazy: bool) -> Result<()> {
         return Err(busy(binds));
     }
     match unmount(place, UnmountFlags::empty()) {
-        Err(Errno::BUSY) => Err(busy(holders_of(own))),
+        Err(Errno::BUSY) => Err(busy(holders_of(own, store))),
         other => other.map_err(DaemonError::io("unmount", place)),
     }
 }
@@ -60,8 +60,8 @@ fn unmount(place: &str, flags: UnmountFlags) -> Result<(), Errno> {
     }
 }
 
-fn holders_of(own: &MountEntry) -> String {
-    find_holders(own).unwrap_or_else(|| "somebody who cannot be found in /proc".to_owned())
+fn holders_of(own: &MountEntry, store: &str) -> String {
+    find_holders(own, store).unwrap_or_else(|| "somebody who cannot be found in /proc".to_owned())
 }
 
 /// Stops the store and sees to it that nothing of the mount is left.
@@ -86,18 +86,10 @@ async fn run_end(shared: &Shared, record: &MountRecord) -> Result<()> {
     command.arg("end").arg(name.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     // The program takes this for how its unit ended.
     command.env_remove("SERVICE_RESULT").env_remove("NOTIFY_SOCKET");
-    command.stderr(Stdio::piped());
-    let failed = || DaemonError::io("run", &shared.store);
-    let runtime = Handle::current();
-    // A child is where the thread is that starts it.
-    let child = host::within(|| {
-        let _guard = runtime.enter();
-        command.spawn().map_err(failed())
-    })?;
-    let output = timeout(END_LIMIT, child.wait_with_output()).await;
+    let output = timeout(END_LIMIT, command.output()).await;
     let output = output
         .map_err(|_| DaemonError::Late { what: format!("cleaning up after {name}"), limit: END_LIMIT })?;
-    let output = output.map_err(failed())?;
+    let output = output.map_err(DaemonError::io("run", &shared.store))?;
     if output.status.success() {
         return Ok(());
     }

@@ -118,6 +118,11 @@ fn sandbox() -> Vec<Property<'static>> {
         ("ProtectClock", true.into()),
         ("ProtectHostname", true.into()),
         ("DevicePolicy", "closed".into()),
+        // Clients make device nodes. Nobody opens them here.
+        (
+            "DeviceAllow",
+            vec![("char-*".to_owned(), "m".to_owned()), ("block-*".to_owned(), "m".to_owned())].into(),
+        ),
         ("PrivateNetwork", true.into()),
         ("IPAddressDeny", anywhere.into()),
         ("RestrictAddressFamilies", (true, words(&["AF_UNIX"])).into()),

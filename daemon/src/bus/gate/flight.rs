@@ -13,6 +13,12 @@ const MAX_CALLS: usize = 1024;
 /// So many bytes of calls are in hand at once: a few large ones, or all of usual size.
 const MAX_BYTES: usize = 1 << 20;
 
+/// So many calls whose replies can be large are in hand at once: each costs up to a few MiB until it is written.
+const MAX_LARGE: usize = 8;
+
+/// Methods with large replies: 1000 events, and all properties of 1000 mounts, at the worst.
+const LARGE: [&str; 2] = ["GetHistory", "GetManagedObjects"];
+
 /// Who has called, and the call's number there.
 type Key = (String, u32);
 
@@ -42,6 +48,7 @@ pub(super) struct Flight {
     calls: HashMap<Key, Call>,
     of_one: HashMap<String, usize>,
     bytes: usize,
+    large: usize,
 }
 
 impl Flight {
@@ -53,8 +60,9 @@ impl Flight {
         if self.calls.contains_key(&key) {
             return Entry::Invalid;
         }
-        let bytes = message.data().len();
-        if self.calls.len() >= MAX_CALLS || self.bytes + bytes > MAX_BYTES {
+        let (bytes, is_large) = (message.data().len(), is_large(&header));
+        let is_full = self.calls.len() >= MAX_CALLS || self.bytes + bytes > MAX_BYTES;
+        if is_full || is_large && self.large >= MAX_LARGE {
             return Entry::Full("memcharged has too many calls in hand; try again later");
         }
         let count = self.of_one.entry(key.0.clone()).or_default();
@@ -63,6 +71,7 @@ impl Flight {
         }
         *count += 1;
         self.bytes += bytes;
+        self.large += usize::from(is_large);
         self.calls.insert(key, Call { message: message.clone(), is_quiet });
         Entry::Free
     }
@@ -72,6 +81,7 @@ impl Flight {
         let key = (reply.destination()?.to_string(), reply.reply_serial()?.get());
         let call = self.calls.remove(&key)?;
         self.bytes -= call.message.data().len();
+        self.large -= usize::from(is_large(&call.message.header()));
         if let Some(count) = self.of_one.get_mut(&key.0) {
             *count -= 1;
             if *count == 0 {
@@ -80,6 +90,10 @@ impl Flight {
         }
         Some(call)
     }
+}
+
+fn is_large(call: &Header<'_>) -> bool {
+    call.member().is_some_and(|member| LARGE.contains(&member.as_str()))
 }
 
 #[cfg(test)]
@@ -126,6 +140,20 @@ mod tests {
             assert!(flight.leave(&reply(&large(serial)).header()).is_some());
         }
         assert!(flight.calls.is_empty() && flight.of_one.is_empty() && flight.bytes == 0, "{flight:?}");
+    }
+
+    #[test]
+    fn few_calls_with_large_replies_are_in_hand() {
+        let history = |serial| {
+            let call = Message::method_call("/", "GetHistory").unwrap().sender(":1.1").unwrap();
+            call.serial(NonZeroU32::new(serial).unwrap()).build(&()).unwrap()
+        };
+        let mut flight = Flight::default();
+        let free = (1..=20).filter(|serial| flight.enter(&history(*serial), false) == Entry::Free).count();
+        assert_eq!(free, 8);
+        assert_eq!(flight.enter(&call(":1.1", 100, 10), false), Entry::Free, "others are");
+        assert!(flight.leave(&reply(&history(3)).header()).is_some());
+        assert_eq!(flight.enter(&history(101), false), Entry::Free);
     }
 
     #[test]

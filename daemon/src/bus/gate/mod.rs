@@ -8,6 +8,7 @@ mod unread;
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use std::{
 use tokio::{
     net::UnixStream,
     sync::{Notify, mpsc},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use zbus::{
     Address, Connection, Message,
@@ -29,7 +30,7 @@ use zbus::{
 use self::{
     flight::Flight,
     socket::{GatedSocket, lock},
-    unread::Unread,
+    unread::{Look, Unread},
 };
 
 /// Refusals that wait for being written; with more of them nothing is read.
@@ -52,6 +53,8 @@ struct Traffic {
     /// There may be a client to look at.
     wake: Notify,
 }
+
+const UNREAD: &str = "you have left too many replies unread; there are no more of them until you have read";
 
 /// A call that is not let in, and why.
 type Refusal = (Message, &'static str);
@@ -92,10 +95,17 @@ async fn refuse_all(connection: Connection, mut refusals: mpsc::Receiver<Refusal
 /// an account for each client of its own.
 async fn look_at_readers(connection: Connection, traffic: Arc<Traffic>) {
     loop {
-        let due = lock(&traffic.unread).look(Instant::now());
-        let Some(client) = due else {
-            traffic.wake.notified().await;
-            continue;
+        let look = lock(&traffic.unread).look(Instant::now());
+        let client = match look {
+            Look::At(client) => client,
+            Look::Later(then) => {
+                drop(timeout_at(then.into(), traffic.wake.notified()).await);
+                continue;
+            }
+            Look::Nobody => {
+                traffic.wake.notified().await;
+                continue;
+            }
         };
         let waiting = match timeout(STATS_LIMIT, waiting_for(&connection, &client)).await {
             Ok(Ok(waiting)) => Some(waiting),
@@ -110,8 +120,20 @@ async fn look_at_readers(connection: Connection, traffic: Arc<Traffic>) {
                 continue;
             }
         };
-        lock(&traffic.unread).looked(&client, waiting);
+        let held = lock(&traffic.unread).looked(&client, waiting);
+        for serial in held {
+            if let Err(error) = refuse(&connection, &client, serial, UNREAD).await {
+                tracing::debug!("a refusal cannot be written: {error}");
+            }
+        }
     }
+}
+
+/// Answers a call that is known by its number alone.
+async fn refuse(connection: &Connection, client: &str, serial: u32, why: &str) -> zbus::Result<()> {
+    let Some(serial) = NonZeroU32::new(serial) else { return Ok(()) };
+    let call = Message::method_call("/", "Call")?.sender(client)?.serial(serial).build(&())?;
+    connection.reply_error(&call.header(), LIMITS_EXCEEDED, &why).await
 }
 
 /// So many bytes wait for a client to be read.

@@ -22,7 +22,7 @@ use zbus::{
 };
 
 use super::{
-    Refusal, Traffic,
+    LIMITS_EXCEEDED, Refusal, Traffic, UNREAD,
     flight::{Call, Entry},
     unread::Answer,
 };
@@ -43,8 +43,6 @@ const NO_REPLY_EXPECTED: u8 = 1;
 const LIBRARY_ERROR: &str = "org.freedesktop.zbus.Error";
 
 const TOO_LONG: &str = "the call is too long; give at most 128 KiB";
-
-const UNREAD: &str = "you have left too many replies unread; there are no more of them until you have read";
 
 /// A connection whose halves share what is in hand.
 #[derive(Debug)]
@@ -142,14 +140,14 @@ impl Reader {
     /// Whether a call is let in.
     fn judge(&self, call: &Message, start: &Start, is_long: bool) -> Entry {
         let header = call.header();
+        let serial = header.primary().serial_num().get();
         let sender = header.sender().filter(|_| !start.is_quiet);
-        let answer =
-            sender.map_or(Answer::Given, |sender| lock(&self.traffic.unread).answer(sender.as_str()));
+        let answer = sender.map_or(Answer::Given, |sender| lock(&self.traffic.unread).answer(sender, serial));
         if answer != Answer::Given {
             self.traffic.wake.notify_one();
         }
         match answer {
-            Answer::None => Entry::Invalid,
+            Answer::Held => Entry::Invalid,
             Answer::Refused => Entry::Full(UNREAD),
             Answer::Given if is_long => Entry::Full(TOO_LONG),
             Answer::Given => lock(&self.traffic.flight).enter(call, start.is_quiet),
@@ -232,6 +230,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// What is sent in place of a reply. `None`: the reply.
+    fn instead(&self, call: &Call, reply: &Message) -> Result<Option<Message>> {
+        let call_header = call.message.header();
+        let fits = call_header
+            .sender()
+            .is_none_or(|sender| lock(&self.traffic.unread).fits(sender, reply.data().len() as u64));
+        match fits {
+            true => with_known_name(call, reply),
+            false => Ok(Some(Message::error(&call_header, LIMITS_EXCEEDED)?.build(&UNREAD)?)),
+        }
+    }
+
     async fn send(&mut self, message: &Message) -> Result<()> {
         let is_reply = matches!(message.message_type(), Type::MethodReturn | Type::Error);
         if let Some(client) = message.header().destination().filter(|_| is_reply) {
@@ -253,8 +263,8 @@ impl WriteHalf for Writer {
         };
         match call {
             Some(call) if call.is_quiet => Ok(()),
-            Some(call) => match with_known_name(&call, message)? {
-                Some(renamed) => self.send(&renamed).await,
+            Some(call) => match self.instead(&call, message)? {
+                Some(other) => self.send(&other).await,
                 None => self.send(message).await,
             },
             None => self.send(message).await,

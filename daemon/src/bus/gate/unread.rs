@@ -1,7 +1,8 @@
-//! Replies that their clients may not have read. Pure.
+//! Replies that their clients have not read. Pure.
 //!
 //! What a client does not read the bus keeps, on the account of who has written it: at 127 MiB it takes nothing more from
-//! memcharged, for anybody. So clients that leave too much unread get no more replies until they have read.
+//! memcharged, for anybody. So a client that leaves too much unread gets no more replies until it has read. What counts is
+//! what the bus says that it keeps: without that nobody is held back.
 
 use std::{
     collections::HashMap,
@@ -14,8 +15,14 @@ const LOOK: u64 = 256 << 10;
 /// As much may wait for one client, in bytes.
 const MAX_OF_ONE: u64 = 4 << 20;
 
-/// As much may wait for all of them. Beyond that, those for whom more than [`LITTLE`] waits have to read first. The bus has
-/// 2048 clients at most.
+/// As much may be out to a client since the bus was asked: large replies may not add up before its answer.
+const MAX_AHEAD: u64 = 8 << 20;
+
+/// A reply that is not longer, in bytes, is as good as the error that would take its place.
+const SHORT: u64 = 512;
+
+/// As much may wait for all of them. Beyond that, clients are looked at after [`LITTLE`], and may not have more waiting. The
+/// bus has 2048 clients at most.
 const MAX_OF_ALL: u64 = 32 << 20;
 
 /// See [`MAX_OF_ALL`].
@@ -24,27 +31,74 @@ const LITTLE: u64 = 16 << 10;
 /// So much is left for errors that say why there are no more replies.
 const LAST_WORDS: u64 = 16 << 10;
 
-/// A client that does not read is not looked at more often.
+/// So many calls can wait for a client to read. The bus lets a client wait for as many replies at most.
+const MAX_HELD: usize = 128;
+
+/// After this time a client that does not read is looked at again; each time it is twice as long, up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// See [`PAUSE`].
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// So many clients are remembered before the bus is asked which of them are still there.
 const MAX_CLIENTS: usize = 256;
 
 /// What is known of one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Client {
-    /// As many bytes wait for it, at most.
-    unread: u64,
-    /// So many of them were written since the last look began.
+    /// So many bytes waited for it at the last look.
+    waiting: u64,
+    /// So many were written after that, and before the look that is under way.
+    before: u64,
+    /// So many were written since.
     since: u64,
-    /// When that was.
+    /// When the last look began.
     looked: Option<Instant>,
-    /// Whether one is under way.
+    /// Whether it is under way.
     is_looked_at: bool,
-    /// Whether a call was not let in for it.
+    /// Whether a call was refused since.
     is_stopped: bool,
     /// Whether it is looked at because there are many.
     is_doubted: bool,
+    /// The numbers of calls that are answered when it has read.
+    held: Vec<u32>,
+    /// How long until the next look.
+    pause: Duration,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            waiting: 0,
+            before: 0,
+            since: 0,
+            looked: None,
+            is_looked_at: false,
+            is_stopped: false,
+            is_doubted: false,
+            held: Vec::new(),
+            pause: PAUSE,
+        }
+    }
+}
+
+impl Client {
+    /// As many bytes wait for it, at most.
+    fn most(&self) -> u64 {
+        self.waiting + self.before + self.since
+    }
+
+    /// When the bus is to be asked about it again. `much`: after so many bytes.
+    fn due(&self, now: Instant, much: u64) -> Option<Instant> {
+        if self.is_looked_at {
+            return None;
+        }
+        if self.is_doubted || self.since >= much {
+            return Some(now);
+        }
+        let is_awaited = self.is_stopped || !self.held.is_empty();
+        is_awaited.then(|| self.looked.map_or(now, |looked| looked + self.pause))
+    }
 }
 
 /// What becomes of a call.
@@ -54,14 +108,26 @@ pub(super) enum Answer {
     Given,
     /// Its client is told that it has to read.
     Refused,
-    /// Its client has been told.
-    None,
+    /// Its client is told when it has read.
+    Held,
+}
+
+/// Whom to look at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// At this client, now.
+    At(String),
+    /// At somebody, then.
+    Later(Instant),
+    /// At nobody.
+    Nobody,
 }
 
 /// All clients that have had replies.
 #[derive(Debug)]
 pub(super) struct Unread {
     clients: HashMap<String, Client>,
+    /// As many bytes wait for all of them, at most.
     total: u64,
     /// With more clients than this all of them are looked at.
     many: usize,
@@ -82,57 +148,80 @@ impl Unread {
             return false;
         }
         let is_new = !self.clients.contains_key(client);
+        let much = self.much();
         let known = self.clients.entry(client.to_owned()).or_default();
-        known.unread += bytes;
         known.since += bytes;
         self.total += bytes;
-        let is_due = known.since >= LOOK;
+        let is_due = known.since >= much;
         is_new && self.doubt_many() || is_due
     }
 
-    /// Whether a client gets a reply to what it calls.
-    pub(super) fn answer(&mut self, client: &str) -> Answer {
+    /// Whether a reply of so many bytes may go out, or an error instead.
+    pub(super) fn fits(&self, client: &str, bytes: u64) -> bool {
+        let most = self.clients.get(client).map_or(0, Client::most);
+        bytes <= SHORT || most == 0 || most + bytes <= MAX_AHEAD
+    }
+
+    /// Whether a client gets a reply to what it calls, under this number.
+    pub(super) fn answer(&mut self, client: &str, serial: u32) -> Answer {
         let most = if self.total < MAX_OF_ALL { MAX_OF_ONE } else { LITTLE };
-        match self.clients.get_mut(client).filter(|client| client.unread >= most) {
-            None => Answer::Given,
-            Some(client) => {
-                client.is_stopped = true;
-                if client.unread < most + LAST_WORDS { Answer::Refused } else { Answer::None }
-            }
+        let Some(client) = self.clients.get_mut(client).filter(|client| client.waiting >= most) else {
+            return Answer::Given;
+        };
+        client.is_stopped = true;
+        if client.waiting + client.since < most + LAST_WORDS {
+            return Answer::Refused;
         }
+        if client.held.len() < MAX_HELD {
+            client.held.push(serial);
+        }
+        Answer::Held
     }
 
     /// The next client to ask the bus about.
-    pub(super) fn look(&mut self, now: Instant) -> Option<String> {
-        let (name, client) = self.clients.iter_mut().find(|(_, client)| {
-            let rested = client.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= PAUSE);
-            let due = client.is_doubted || client.is_stopped && rested || client.since >= LOOK;
-            due && !client.is_looked_at
-        })?;
+    pub(super) fn look(&mut self, now: Instant) -> Look {
+        let much = self.much();
+        let due = self.clients.iter_mut().filter_map(|(name, client)| {
+            let due = client.due(now, much)?;
+            Some((due, client.looked, name, client))
+        });
+        // Those that have waited longest come first.
+        let Some((due, _, name, client)) = due.min_by_key(|(due, looked, ..)| (*due, *looked)) else {
+            return Look::Nobody;
+        };
+        if due > now {
+            return Look::Later(due);
+        }
         client.looked = Some(now);
-        (client.since, client.is_looked_at, client.is_stopped, client.is_doubted) = (0, true, false, false);
-        Some(name.clone())
+        (client.is_looked_at, client.is_stopped, client.is_doubted) = (true, false, false);
+        client.before += std::mem::take(&mut client.since);
+        Look::At(name.clone())
     }
 
-    /// As many bytes wait for a client, the bus says. `None`: it is not there any more.
-    pub(super) fn looked(&mut self, name: &str, waiting: Option<u64>) {
-        let Some(client) = self.clients.get_mut(name) else { return };
-        self.total -= client.unread;
-        match waiting {
-            // What was written meanwhile may have been counted, or not.
-            Some(waiting) if waiting + client.since > 0 => {
-                client.unread = waiting + client.since;
-                client.is_looked_at = false;
-                self.total += client.unread;
-            }
-            _ => drop(self.clients.remove(name)),
+    /// As many bytes wait for a client, the bus says. `None`: it is not there any more. Returns the numbers of its calls that
+    /// are answered now.
+    pub(super) fn looked(&mut self, name: &str, waiting: Option<u64>) -> Vec<u32> {
+        let Some(client) = self.clients.get_mut(name) else { return Vec::new() };
+        self.total -= client.most();
+        let Some(waiting) = waiting else {
+            self.clients.remove(name);
+            return Vec::new();
+        };
+        client.pause = if waiting < client.waiting { PAUSE } else { (client.pause * 2).min(MAX_PAUSE) };
+        // What was written meanwhile may have been counted, or not.
+        (client.waiting, client.before, client.is_looked_at) = (waiting, 0, false);
+        let held = if waiting < LITTLE { std::mem::take(&mut client.held) } else { Vec::new() };
+        self.total += client.most();
+        if client.most() == 0 && client.held.is_empty() {
+            self.clients.remove(name);
         }
+        held
     }
 
     /// The bus has not answered.
     pub(super) fn missed(&mut self, name: &str) {
         if let Some(client) = self.clients.get_mut(name) {
-            client.is_looked_at = false;
+            (client.is_looked_at, client.is_stopped) = (false, true);
         }
     }
 
@@ -141,10 +230,9 @@ impl Unread {
         *self = Self { is_blind: true, ..Self::default() };
     }
 
-    /// Whether there is none.
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
-        self.clients.is_empty() && self.total == 0
+    /// After so many bytes a client is looked at.
+    fn much(&self) -> u64 {
+        if self.total < MAX_OF_ALL { LOOK } else { LITTLE }
     }
 
     /// Has all clients looked at where there are many. Returns whether there are.
@@ -166,82 +254,134 @@ impl Unread {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_reads_is_always_answered() {
-        let (mut unread, now) = (Unread::default(), Instant::now());
-        for _ in 0..10_000 {
-            assert_eq!(unread.answer(":1.1"), Answer::Given);
-            unread.wrote(":1.1", 100_000);
-            if let Some(client) = unread.look(now + PAUSE) {
-                unread.looked(&client, Some(0));
-            }
+    fn at(name: &str) -> Look {
+        Look::At(name.to_owned())
+    }
+
+    /// Has the bus asked until nobody is due.
+    fn look_at_all(unread: &mut Unread, now: Instant, waiting: impl Fn(&str) -> Option<u64>) {
+        while let Look::At(client) = unread.look(now) {
+            unread.looked(&client, waiting(&client));
         }
-        assert!(unread.total <= LOOK + 100_000);
-        unread.looked(":1.1", None);
-        assert!(unread.is_empty(), "{unread:?}");
     }
 
     #[test]
-    fn who_does_not_read_is_told_and_then_is_not() {
+    fn who_reads_is_always_answered() {
         let (mut unread, now) = (Unread::default(), Instant::now());
-        let mut count = [0; 3];
-        for _ in 0..100_000 {
-            let answer = unread.answer(":1.1");
-            let (kind, bytes) = match answer {
-                Answer::Given => (0, 1000),
-                Answer::Refused => (1, 200),
-                Answer::None => (2, 0),
+        for serial in 0..10_000 {
+            assert_eq!(unread.answer(":1.1", serial), Answer::Given);
+            assert!(unread.fits(":1.1", 100_000));
+            unread.wrote(":1.1", 100_000);
+            look_at_all(&mut unread, now, |_| Some(0));
+        }
+        assert!(unread.total < LOOK);
+        unread.looked(":1.1", None);
+        assert!(unread.clients.is_empty() && unread.total == 0, "{unread:?}");
+    }
+
+    #[test]
+    fn who_does_not_read_is_told_and_answered_when_it_has_read() {
+        let (mut unread, mut now) = (Unread::default(), Instant::now());
+        let (mut kept, mut held) = (0, Vec::new());
+        for serial in 0..10_000 {
+            let bytes = match unread.answer(":1.1", serial) {
+                Answer::Given => 1000,
+                Answer::Refused => 200,
+                Answer::Held => {
+                    held.push(serial);
+                    0
+                }
             };
-            count[kind] += 1;
+            kept += bytes;
             if bytes > 0 {
                 unread.wrote(":1.1", bytes);
             }
+            look_at_all(&mut unread, now, |_| Some(kept));
         }
-        assert_eq!(count, [4195, 79, 95_726]);
-        assert_eq!(unread.answer(":1.2"), Answer::Given, "others are answered");
-        assert_eq!(unread.look(now).as_deref(), Some(":1.1"));
-        assert_eq!(unread.look(now), None, "one look at a time");
-        unread.looked(":1.1", Some(4_211_000));
-        assert_eq!(unread.answer(":1.1"), Answer::None);
-        assert_eq!(unread.look(now), None, "not so soon");
-        assert_eq!(unread.look(now + PAUSE).as_deref(), Some(":1.1"));
-        unread.looked(":1.1", Some(100));
-        assert_eq!(unread.answer(":1.1"), Answer::Given, "it has read");
+        assert!((MAX_OF_ONE..MAX_OF_ONE + LOOK + LAST_WORDS).contains(&kept), "{kept}");
+        assert_eq!(unread.answer(":1.2", 1), Answer::Given, "others are answered");
+        let Look::Later(first) = unread.look(now) else { panic!("{unread:?}") };
+        assert!(first > now, "not so soon");
+        now = first;
+        assert_eq!(unread.look(now), at(":1.1"));
+        assert_eq!(unread.looked(":1.1", Some(kept)), Vec::<u32>::new());
+        let Look::Later(second) = unread.look(now) else { panic!("{unread:?}") };
+        assert!(second - now > first - now, "less often, while it does not read");
+        assert_eq!(unread.look(second), at(":1.1"));
+        assert_eq!(unread.looked(":1.1", Some(100)), held[..MAX_HELD]);
+        assert_eq!(unread.answer(":1.1", 7), Answer::Given);
+        assert_eq!(unread.look(second + MAX_PAUSE), Look::Nobody);
+    }
+
+    #[test]
+    fn large_replies_do_not_add_up_before_the_bus_answers() {
+        let mut unread = Unread::default();
+        let (mut out, reply) = (0, 700_000);
+        for serial in 0..1000 {
+            assert_eq!(unread.answer(":1.1", serial), Answer::Given, "nothing is known yet");
+            if unread.fits(":1.1", reply) {
+                unread.wrote(":1.1", reply);
+                out += reply;
+            }
+        }
+        assert!((MAX_AHEAD - reply..=MAX_AHEAD).contains(&out), "{out}");
+        assert!(unread.fits(":1.2", 10 * MAX_AHEAD), "one of any size can be had");
     }
 
     #[test]
     fn what_is_written_during_a_look_stays_counted() {
         let (mut unread, now) = (Unread::default(), Instant::now());
         assert!(unread.wrote(":1.1", LOOK));
-        assert_eq!(unread.look(now).as_deref(), Some(":1.1"));
+        assert_eq!(unread.look(now), at(":1.1"));
         assert!(!unread.wrote(":1.1", 7));
+        assert_eq!(unread.look(now), Look::Nobody, "one look at a time");
+        unread.missed(":1.1");
+        assert_eq!(unread.total, LOOK + 7);
+        assert_eq!(unread.look(now + PAUSE), at(":1.1"));
         unread.looked(":1.1", Some(0));
-        assert_eq!(unread.total, 7);
+        assert_eq!(unread.total, 0);
     }
 
     #[test]
     fn many_clients_together_leave_the_bus_room() {
-        let mut unread = Unread::default();
-        let mut total = 0;
+        let (mut unread, now) = (Unread::default(), Instant::now());
+        let mut kept = HashMap::<String, u64>::new();
         for client in 0..2048 {
             let client = format!(":1.{client}");
-            while unread.answer(&client) != Answer::None {
+            for serial in 0..5000 {
+                if unread.answer(&client, serial) != Answer::Given {
+                    break;
+                }
                 unread.wrote(&client, 1000);
-                total += 1000;
+                *kept.entry(client.clone()).or_default() += 1000;
+                look_at_all(&mut unread, now, |client| kept.get(client).copied());
             }
         }
-        assert!(total < 100 << 20, "{total}");
+        let kept: u64 = kept.values().sum();
+        assert!(kept < 80 << 20, "{kept}");
+    }
+
+    #[test]
+    fn who_has_read_is_answered_while_others_have_not() {
+        let (mut unread, now) = (Unread::default(), Instant::now());
+        for client in 0..10 {
+            unread.wrote(&format!(":2.{client}"), 4 << 20);
+        }
+        look_at_all(&mut unread, now, |_| Some(4 << 20));
+        for serial in 0..100 {
+            assert_eq!(unread.answer(":1.1", serial), Answer::Given);
+            unread.wrote(":1.1", 70_000);
+            look_at_all(&mut unread, now, |client| Some(if client == ":1.1" { 0 } else { 4 << 20 }));
+        }
     }
 
     #[test]
     fn who_has_left_is_forgotten() {
         let (mut unread, now) = (Unread::default(), Instant::now());
         let mut most = 0;
-        for client in 0..100_000 {
+        for client in 0..10_000 {
             unread.wrote(&format!(":1.{client}"), 300);
-            while let Some(gone) = unread.look(now) {
-                unread.looked(&gone, None);
-            }
+            look_at_all(&mut unread, now, |_| None);
             most = most.max(unread.clients.len());
         }
         assert!(most <= MAX_CLIENTS + 1, "{most}");
