@@ -36,8 +36,8 @@ const USERS: [(&str, &str); 5] = [
 /// What a shutdown may take longer because of the mounts.
 const LONGER: Duration = Duration::from_secs(10);
 
-/// One store's stop: it has five seconds until systemd kills it, and this is an emulated machine.
-const STORE: Duration = Duration::from_secs(5);
+/// One store's stop and what undoes its mount: for each of them systemd gives five seconds.
+const STORE: Duration = Duration::from_secs(10);
 
 /// "Stopping ..." and "Stopped ..." of PID 1, see sd-messages.h.
 const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";

@@ -67,6 +67,7 @@ vm_tests! { PLAIN;
     /// Mounts are on the host, also where the sandbox hides it from memcharged, and go from there.
     fn mounts_are_on_the_host() {
         Cg::make("/t").max(64 * MIB);
+        start_daemon();
         let _ = sh("mkdir /private && mount -t tmpfs --make-private none /private").ok();
         let places = ["/home/user/m", "/root/m", "/tmp/a/b", "/private/p"];
         for (at, place) in places.iter().enumerate() {
