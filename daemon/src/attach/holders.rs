@@ -89,7 +89,8 @@ struct Namespace {
 /// So are the namespaces of memcharged and the stores, of which there are many. They have copies of all mounts, and nobody
 /// uses them there; one below a mount that is not shared even stays when it is unmounted.
 fn namespaces(store: &str) -> Vec<Namespace> {
-    let unit = cgroup_of("self");
+    // By hand memcharged shares a cgroup with others.
+    let unit = cgroup_of("self").filter(|path| path.ends_with(".service"));
     let host = fs::read_link(host::NAMESPACE).ok();
     let mut seen = BTreeSet::new();
     let mut spaces = Vec::new();
@@ -124,11 +125,11 @@ fn is_ours(pid: u32, unit: Option<&str>, store: &str) -> bool {
         || program().is_ok_and(|program| program.to_string_lossy().trim_end_matches(" (deleted)") == store)
 }
 
-/// The cgroup of a process; none in the root, which is everybody's.
+/// The cgroup of a process.
 fn cgroup_of(pid: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    Some(path.to_owned()).filter(|path| path != "/")
+    Some(path.to_owned())
 }
 
 fn namespace_of(pid: u32) -> Option<PathBuf> {
