@@ -36,6 +36,9 @@ trait Systemd {
     gen_blocking = false
 )]
 trait Unit {
+    /// Id and object; 0: none is under way.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn active_state(&self) -> zbus::Result<String>;
 }
@@ -56,6 +59,8 @@ pub(crate) async fn ensure(connection: &Connection) -> Result<(), ClientError> {
     tokio::pin!(started);
     loop {
         tokio::select! {
+            // First of all the bus has to be asked.
+            biased;
             started = &mut started => return started.map(drop).map_err(|e| zbus::Error::from(e).into()),
             Some(_) = ended.next() => if is_down(&systemd).await { return Err(ClientError::NotStarted) },
         }
@@ -64,7 +69,10 @@ pub(crate) async fn ensure(connection: &Connection) -> Result<(), ClientError> {
 
 /// Whether memcharged does not run, and is not about to be started again.
 async fn is_down(systemd: &SystemdProxy<'_>) -> bool {
-    let state = async { systemd.load_unit(UNIT).await?.active_state().await };
-    let state = timeout(PATIENCE, state).await;
-    state.is_ok_and(|state| state.is_ok_and(|state| matches!(state.as_str(), "failed" | "inactive")))
+    let look = async {
+        let unit = systemd.load_unit(UNIT).await?;
+        let is_down = matches!(unit.active_state().await?.as_str(), "failed" | "inactive");
+        zbus::Result::Ok(is_down && unit.job().await?.0 == 0)
+    };
+    timeout(PATIENCE, look).await.is_ok_and(|looked| looked.unwrap_or(false))
 }

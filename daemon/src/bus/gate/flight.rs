@@ -1,6 +1,6 @@
 //! The calls that were let in and are not answered yet. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use zbus::{Message, message::Header};
 
@@ -15,6 +15,9 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// So many calls whose replies can be large are in hand at once: each costs up to a few MiB until it is written.
 const MAX_LARGE: usize = 8;
+
+/// So many of them are one client's.
+const MAX_LARGE_OF_ONE: usize = 2;
 
 /// Methods with large replies: 1000 events, and all properties of 1000 mounts, at the worst.
 const LARGE: [&str; 2] = ["GetHistory", "GetManagedObjects"];
@@ -46,9 +49,12 @@ pub(super) enum Entry {
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     calls: HashMap<Key, Call>,
-    of_one: HashMap<String, usize>,
+    /// How many calls are one client's, and how many of those can have large replies.
+    of_one: HashMap<String, (usize, usize)>,
     bytes: usize,
     large: usize,
+    /// Refusals that are on their way out. Their calls were never in hand, but others of the same number may be.
+    refusals: HashSet<Key>,
 }
 
 impl Flight {
@@ -65,25 +71,35 @@ impl Flight {
         if is_full || is_large && self.large >= MAX_LARGE {
             return Entry::Full("memcharged has too many calls in hand; try again later");
         }
-        let count = self.of_one.entry(key.0.clone()).or_default();
-        if *count >= MAX_OF_ONE {
+        let (count, large) = self.of_one.get(&key.0).copied().unwrap_or_default();
+        if count >= MAX_OF_ONE || is_large && large >= MAX_LARGE_OF_ONE {
             return Entry::Full("you have too many calls in hand; wait for replies");
         }
-        *count += 1;
+        self.of_one.insert(key.0.clone(), (count + 1, large + usize::from(is_large)));
         self.bytes += bytes;
         self.large += usize::from(is_large);
         self.calls.insert(key, Call { message: message.clone(), is_quiet });
         Entry::Free
     }
 
+    /// A call that is not in hand is about to be answered.
+    pub(super) fn refuse(&mut self, client: &str, serial: u32) {
+        self.refusals.insert((client.to_owned(), serial));
+    }
+
     /// The call that is answered by a message with this header, which is not in hand any more.
     pub(super) fn leave(&mut self, reply: &Header<'_>) -> Option<Call> {
         let key = (reply.destination()?.to_string(), reply.reply_serial()?.get());
+        if self.refusals.remove(&key) {
+            return None;
+        }
         let call = self.calls.remove(&key)?;
         self.bytes -= call.message.data().len();
-        self.large -= usize::from(is_large(&call.message.header()));
-        if let Some(count) = self.of_one.get_mut(&key.0) {
+        let is_large = is_large(&call.message.header());
+        self.large -= usize::from(is_large);
+        if let Some((count, large)) = self.of_one.get_mut(&key.0) {
             *count -= 1;
+            *large -= usize::from(is_large);
             if *count == 0 {
                 self.of_one.remove(&key.0);
             }
@@ -144,16 +160,28 @@ mod tests {
 
     #[test]
     fn few_calls_with_large_replies_are_in_hand() {
-        let history = |serial| {
-            let call = Message::method_call("/", "GetHistory").unwrap().sender(":1.1").unwrap();
+        let history = |serial: u32| {
+            let sender = format!(":1.{}", serial % 6);
+            let call = Message::method_call("/", "GetHistory").unwrap().sender(sender).unwrap();
             call.serial(NonZeroU32::new(serial).unwrap()).build(&()).unwrap()
         };
         let mut flight = Flight::default();
-        let free = (1..=20).filter(|serial| flight.enter(&history(*serial), false) == Entry::Free).count();
-        assert_eq!(free, 8);
+        let mut free = |serial| flight.enter(&history(serial), false) == Entry::Free;
+        assert!(free(1) && free(7) && !free(13), "two of one client");
+        assert_eq!((14..=50).filter(|serial| free(*serial)).count(), 6, "eight of all");
         assert_eq!(flight.enter(&call(":1.1", 100, 10), false), Entry::Free, "others are");
-        assert!(flight.leave(&reply(&history(3)).header()).is_some());
-        assert_eq!(flight.enter(&history(101), false), Entry::Free);
+        assert!(flight.leave(&reply(&history(7)).header()).is_some());
+        assert_eq!(flight.enter(&history(103), false), Entry::Free);
+    }
+
+    #[test]
+    fn a_refusal_frees_no_other_call_s_place() {
+        let mut flight = Flight::default();
+        assert_eq!(flight.enter(&call(":1.1", 5, 10), true), Entry::Free);
+        flight.refuse(":1.1", 5);
+        assert!(flight.leave(&reply(&call(":1.1", 5, 10)).header()).is_none());
+        assert!(flight.leave(&reply(&call(":1.1", 5, 10)).header()).is_some());
+        assert!(flight.calls.is_empty() && flight.refusals.is_empty());
     }
 
     #[test]

@@ -23,7 +23,6 @@ use zbus::{
     Address, Connection, Message,
     address::transport::{Transport, UnixSocket},
     connection::Builder,
-    fdo,
     zvariant::OwnedValue,
 };
 
@@ -41,6 +40,14 @@ const LIMITS_EXCEEDED: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
 
 /// The error for a client that has left.
 const NO_OWNER: &str = "org.freedesktop.DBus.Error.NameHasNoOwner";
+
+/// The errors of a bus that does not tell how much it keeps for a client.
+const NOT_TOLD: [&str; 4] = [
+    "org.freedesktop.DBus.Error.UnknownMethod",
+    "org.freedesktop.DBus.Error.UnknownInterface",
+    "org.freedesktop.DBus.Error.NotSupported",
+    "org.freedesktop.DBus.Error.AccessDenied",
+];
 
 /// The bus answers at once, or is busy.
 const STATS_LIMIT: Duration = Duration::from_secs(5);
@@ -66,7 +73,7 @@ pub(crate) async fn connect() -> zbus::Result<Connection> {
     let (refuse, refusals) = mpsc::channel(REFUSALS);
     let traffic = Arc::new(Traffic::default());
     let connection = Builder::socket(GatedSocket::new(stream, Arc::clone(&traffic), refuse)).build().await?;
-    tokio::spawn(refuse_all(connection.clone(), refusals));
+    tokio::spawn(refuse_all(connection.clone(), Arc::clone(&traffic), refusals));
     tokio::spawn(look_at_readers(connection.clone(), traffic));
     Ok(connection)
 }
@@ -83,11 +90,18 @@ fn socket_path(address: &Address) -> zbus::Result<PathBuf> {
 
 /// Answers calls that are not let in. The reader waits for it when there are many: they cost their senders time, and
 /// the daemon no memory.
-async fn refuse_all(connection: Connection, mut refusals: mpsc::Receiver<Refusal>) {
+async fn refuse_all(connection: Connection, traffic: Arc<Traffic>, mut refusals: mpsc::Receiver<Refusal>) {
     while let Some((call, why)) = refusals.recv().await {
-        if let Err(error) = connection.reply_error(&call.header(), LIMITS_EXCEEDED, &why).await {
-            tracing::debug!("a refusal cannot be written: {error}");
-        }
+        refuse(&connection, &traffic, &call, why).await;
+    }
+}
+
+async fn refuse(connection: &Connection, traffic: &Traffic, call: &Message, why: &str) {
+    let header = call.header();
+    let Some(client) = header.sender() else { return };
+    lock(&traffic.flight).refuse(client, header.primary().serial_num().get());
+    if let Err(error) = connection.reply_error(&header, LIMITS_EXCEEDED, &why).await {
+        tracing::debug!("a refusal cannot be written: {error}");
     }
 }
 
@@ -110,30 +124,34 @@ async fn look_at_readers(connection: Connection, traffic: Arc<Traffic>) {
         let waiting = match timeout(STATS_LIMIT, waiting_for(&connection, &client)).await {
             Ok(Ok(waiting)) => Some(waiting),
             Ok(Err(zbus::Error::MethodError(error, ..))) if error == NO_OWNER => None,
-            Ok(Err(error)) => {
-                tracing::debug!("the bus does not tell how much its clients have not read: {error}");
-                lock(&traffic.unread).give_up();
+            Ok(Err(zbus::Error::MethodError(error, ..))) if NOT_TOLD.contains(&error.as_str()) => {
+                tracing::info!("the bus does not tell how much its clients have not read ({error})");
+                let held = lock(&traffic.unread).give_up();
+                for (client, serial) in held {
+                    refuse_held(&connection, &traffic, &client, serial).await;
+                }
                 return;
             }
-            Err(_) => {
+            Ok(Err(_)) | Err(_) => {
                 lock(&traffic.unread).missed(&client);
                 continue;
             }
         };
         let held = lock(&traffic.unread).looked(&client, waiting);
         for serial in held {
-            if let Err(error) = refuse(&connection, &client, serial, UNREAD).await {
-                tracing::debug!("a refusal cannot be written: {error}");
-            }
+            refuse_held(&connection, &traffic, &client, serial).await;
         }
     }
 }
 
-/// Answers a call that is known by its number alone.
-async fn refuse(connection: &Connection, client: &str, serial: u32, why: &str) -> zbus::Result<()> {
-    let Some(serial) = NonZeroU32::new(serial) else { return Ok(()) };
-    let call = Message::method_call("/", "Call")?.sender(client)?.serial(serial).build(&())?;
-    connection.reply_error(&call.header(), LIMITS_EXCEEDED, &why).await
+/// Answers a call that is known by its number alone: its client had to read first.
+async fn refuse_held(connection: &Connection, traffic: &Traffic, client: &str, serial: u32) {
+    let Some(serial) = NonZeroU32::new(serial) else { return };
+    let call =
+        Message::method_call("/", "Call").and_then(|call| call.sender(client)?.serial(serial).build(&()));
+    if let Ok(call) = call {
+        refuse(connection, traffic, &call, UNREAD).await;
+    }
 }
 
 /// So many bytes wait for a client to be read.
@@ -144,5 +162,5 @@ async fn waiting_for(connection: &Connection, client: &str) -> zbus::Result<u64>
         connection.call_method(Some(bus), path, Some(stats), "GetConnectionStats", &(client,)).await?;
     let known: HashMap<String, OwnedValue> = reply.body().deserialize()?;
     let bytes = known.get("OutgoingBytes").and_then(|bytes| u32::try_from(bytes).ok());
-    bytes.map(u64::from).ok_or_else(|| fdo::Error::NotSupported("it has no OutgoingBytes".to_owned()).into())
+    bytes.map(u64::from).ok_or_else(|| zbus::Error::Failure("there is no OutgoingBytes".to_owned()))
 }

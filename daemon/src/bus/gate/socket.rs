@@ -236,6 +236,9 @@ impl Writer {
         let fits = call_header
             .sender()
             .is_none_or(|sender| lock(&self.traffic.unread).fits(sender, reply.data().len() as u64));
+        if !fits {
+            self.traffic.wake.notify_one();
+        }
         match fits {
             true => with_known_name(call, reply),
             false => Ok(Some(Message::error(&call_header, LIMITS_EXCEEDED)?.build(&UNREAD)?)),

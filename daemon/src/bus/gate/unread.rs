@@ -34,7 +34,8 @@ const LAST_WORDS: u64 = 16 << 10;
 /// So many calls can wait for a client to read. The bus lets a client wait for as many replies at most.
 const MAX_HELD: usize = 128;
 
-/// After this time a client that does not read is looked at again; each time it is twice as long, up to [`MAX_PAUSE`].
+/// After this time a client that does not read is looked at again; each time it is twice as long, up to [`MAX_PAUSE`]. By then
+/// it is left alone, but for one that is answered when it has read.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// See [`PAUSE`].
@@ -96,7 +97,9 @@ impl Client {
         if self.is_doubted || self.since >= much {
             return Some(now);
         }
-        let is_awaited = self.is_stopped || !self.held.is_empty();
+        // The bus often still has what was written just before it was asked.
+        let is_soon_read = self.waiting > 0 && self.pause < MAX_PAUSE;
+        let is_awaited = self.is_stopped || is_soon_read || !self.held.is_empty();
         is_awaited.then(|| self.looked.map_or(now, |looked| looked + self.pause))
     }
 }
@@ -148,18 +151,22 @@ impl Unread {
             return false;
         }
         let is_new = !self.clients.contains_key(client);
-        let much = self.much();
+        let had_room = self.total < MAX_OF_ALL;
+        self.total += bytes;
+        let has_room = self.total < MAX_OF_ALL;
         let known = self.clients.entry(client.to_owned()).or_default();
         known.since += bytes;
-        self.total += bytes;
-        let is_due = known.since >= much;
-        is_new && self.doubt_many() || is_due
+        let is_due = known.since >= if has_room { LOOK } else { LITTLE };
+        is_new && self.doubt_many() || is_due || had_room && !has_room
     }
 
     /// Whether a reply of so many bytes may go out, or an error instead.
-    pub(super) fn fits(&self, client: &str, bytes: u64) -> bool {
-        let most = self.clients.get(client).map_or(0, Client::most);
-        bytes <= SHORT || most == 0 || most + bytes <= MAX_AHEAD
+    pub(super) fn fits(&mut self, client: &str, bytes: u64) -> bool {
+        let Some(client) = self.clients.get_mut(client) else { return true };
+        let most = client.most();
+        let fits = bytes <= SHORT || most == 0 || most + bytes <= MAX_AHEAD;
+        client.is_stopped |= !fits;
+        fits
     }
 
     /// Whether a client gets a reply to what it calls, under this number.
@@ -172,7 +179,7 @@ impl Unread {
         if client.waiting + client.since < most + LAST_WORDS {
             return Answer::Refused;
         }
-        if client.held.len() < MAX_HELD {
+        if client.held.len() < MAX_HELD && !client.held.contains(&serial) {
             client.held.push(serial);
         }
         Answer::Held
@@ -207,11 +214,14 @@ impl Unread {
             self.clients.remove(name);
             return Vec::new();
         };
-        client.pause = if waiting < client.waiting { PAUSE } else { (client.pause * 2).min(MAX_PAUSE) };
-        // What was written meanwhile may have been counted, or not.
+        // Others write to it, too. What was written since the look began may have been counted, or not.
+        let waiting = waiting.min(client.waiting + client.before);
+        let is_stuck = client.before == 0 && waiting >= client.waiting;
+        client.pause = if is_stuck { (client.pause * 2).min(MAX_PAUSE) } else { PAUSE };
         (client.waiting, client.before, client.is_looked_at) = (waiting, 0, false);
-        let held = if waiting < LITTLE { std::mem::take(&mut client.held) } else { Vec::new() };
         self.total += client.most();
+        let most = if self.total < MAX_OF_ALL { MAX_OF_ONE } else { LITTLE };
+        let held = if waiting < most / 2 { std::mem::take(&mut client.held) } else { Vec::new() };
         if client.most() == 0 && client.held.is_empty() {
             self.clients.remove(name);
         }
@@ -222,12 +232,15 @@ impl Unread {
     pub(super) fn missed(&mut self, name: &str) {
         if let Some(client) = self.clients.get_mut(name) {
             (client.is_looked_at, client.is_stopped) = (false, true);
+            client.pause = (client.pause * 2).min(MAX_PAUSE);
         }
     }
 
-    /// The bus does not tell: nobody is held back.
-    pub(super) fn give_up(&mut self) {
-        *self = Self { is_blind: true, ..Self::default() };
+    /// The bus does not tell: nobody is held back. Returns the calls that were.
+    pub(super) fn give_up(&mut self) -> Vec<(String, u32)> {
+        let known = std::mem::replace(self, Self { is_blind: true, ..Self::default() });
+        let held = known.clients.into_iter().map(|(name, client)| (name, client.held));
+        held.flat_map(|(name, held)| held.into_iter().map(move |serial| (name.clone(), serial))).collect()
     }
 
     /// After so many bytes a client is looked at.
@@ -310,6 +323,7 @@ mod tests {
         assert_eq!(unread.look(second), at(":1.1"));
         assert_eq!(unread.looked(":1.1", Some(100)), held[..MAX_HELD]);
         assert_eq!(unread.answer(":1.1", 7), Answer::Given);
+        look_at_all(&mut unread, second + MAX_PAUSE, |_| Some(0));
         assert_eq!(unread.look(second + MAX_PAUSE), Look::Nobody);
     }
 
@@ -329,6 +343,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_just_under_way_is_looked_at_again() {
+        let (mut unread, mut now) = (Unread::default(), Instant::now());
+        unread.wrote(":1.1", 5 << 20);
+        look_at_all(&mut unread, now, |_| Some(5 << 20));
+        let Look::Later(then) = unread.look(now) else { panic!("{unread:?}") };
+        look_at_all(&mut unread, then, |_| Some(0));
+        assert_eq!(unread.answer(":1.1", 1), Answer::Given);
+
+        // One that never reads is left alone in the end.
+        unread.wrote(":1.2", 5 << 20);
+        let mut looks = 0;
+        loop {
+            match unread.look(now) {
+                Look::At(client) => drop(unread.looked(&client, Some(5 << 20))),
+                Look::Later(then) => now = then,
+                Look::Nobody => break,
+            }
+            looks += 1;
+        }
+        assert!(looks < 30, "{looks}");
+    }
+
+    #[test]
+    fn what_others_write_to_a_client_does_not_count() {
+        let (mut unread, now) = (Unread::default(), Instant::now());
+        unread.wrote(":1.1", LOOK);
+        look_at_all(&mut unread, now, |_| Some(100 << 20));
+        assert_eq!(unread.total, LOOK);
+    }
+
+    #[test]
     fn what_is_written_during_a_look_stays_counted() {
         let (mut unread, now) = (Unread::default(), Instant::now());
         assert!(unread.wrote(":1.1", LOOK));
@@ -337,7 +382,7 @@ mod tests {
         assert_eq!(unread.look(now), Look::Nobody, "one look at a time");
         unread.missed(":1.1");
         assert_eq!(unread.total, LOOK + 7);
-        assert_eq!(unread.look(now + PAUSE), at(":1.1"));
+        assert_eq!(unread.look(now + 2 * PAUSE), at(":1.1"));
         unread.looked(":1.1", Some(0));
         assert_eq!(unread.total, 0);
     }
