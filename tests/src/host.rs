@@ -42,7 +42,7 @@ pub const PLAIN: Needs = Needs {
     packages: &[],
     programs: &[],
     bare: false,
-    timeout: Duration::from_secs(300),
+    timeout: Duration::from_secs(600),
     alone: false,
 };
 

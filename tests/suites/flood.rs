@@ -163,20 +163,18 @@ vm_tests! { PYTHON;
     /// Options of 64 MiB do not get past the bus, whose largest message has 32; those do not get into the daemon.
     fn options_without_end() {
         let scene = Scene::make();
-        for uid in [1000, 0] {
-            let (_, said) = Client::flood(uid, &["read", "1", "options=67108864"]);
-            assert_eq!(said, "disconnected");
+        let (_, said) = Client::flood(1000, &["read", "1", "options=67108864"]);
+        assert_eq!(said, "disconnected");
+        scene.assert_unharmed();
+        for (uid, count, size) in [
+            // The bus itself takes seconds to look at one of these.
+            (1000, "1", "33553000"),
+            (0, "50", "131072"),
+            (1000, "50", "100000"),
+        ] {
+            let (_client, said) = Client::flood(uid, &["read", count, &format!("options={size}")]);
+            assert_eq!(said, format!("sent {count} answered 0 refused {count}"));
             scene.assert_unharmed();
-            for (mode, count, size, answer) in [
-                // The bus itself takes seconds to look at one of these.
-                ("read", "1", "33553000", "answered 0 refused 1"),
-                ("read", "50", "131072", "answered 0 refused 50"),
-                ("read", "50", "100000", "answered 0 refused 50"),
-            ] {
-                let (_client, said) = Client::flood(uid, &[mode, count, &format!("options={size}")]);
-                assert_eq!(said, format!("sent {count} {answer}"));
-                scene.assert_unharmed();
-            }
         }
     }
 }
