@@ -120,7 +120,8 @@ vm_tests! { TIMED;
 
     /// R20: two mounts of one target that are short at once kill one process, not two.
     fn r20_two_mounts_do_not_kill_twice() {
-        let mut place = Place::make("/target", LIMIT, &[("own", 22), ("own", 18), ("own", 1)], &[]);
+        // No room for either of them before the kill, for both after it.
+        let mut place = Place::make("/target", LIMIT, &[("own", 24), ("own", 20), ("own", 1)], &[]);
         let other = Mount::make("n", "/target", &["--on-full", "kill", "--set", "deadline=5s"]);
         let asks = [place.mount.join("f"), other.join("f")].map(|file| {
             let client = place.client.clone();
