@@ -175,7 +175,8 @@ vm_tests! { PLAIN;
         println!("{}", said.err.trim());
         let (report, target, _) = scene.costs(&["write", &scene.mount.join("f"), &(4 * MIB).to_string()]);
         assert_eq!((report.done, report.errno), (4 * MIB, None));
-        assert!(target.abs_diff(4 * MIB) < MIB / 4, "the target paid {target}");
+        // The kernel keeps up to 256 KiB charged in advance for each processor.
+        assert!(target.abs_diff(4 * MIB) < MIB, "the target paid {target}");
         assert_eq!((scene.mount.properties()["target"].clone(), other.current()), ("/target".into(), 0));
     }
 
