@@ -7,11 +7,17 @@ use std::{
     fs::{self, File},
     io,
     os::fd::AsFd,
+    thread,
+    time::Duration,
 };
 
 use memcharge_cgroup::Hierarchy;
 use memcharge_faults::may_die;
-use memcharge_policy::{MountName, link::MountRecord, mountinfo};
+use memcharge_policy::{
+    MountName,
+    link::{GIVEN_UP, MountRecord},
+    mountinfo,
+};
 use rustix::{io::Errno, mount::UnmountFlags, thread::LinkNameSpaceType};
 
 use crate::error::{StoreError, io as io_error};
@@ -21,6 +27,10 @@ const SERVICE_RESULT: &str = "SERVICE_RESULT";
 
 /// The main process of the service, while it is there: told to an `ExecStop=` program.
 const MAIN_PID: &str = "MAINPID";
+
+/// A store that was killed is started again at once, since clients wait. One that fails must not take a processor and the
+/// journal for itself: systemd waits for this program.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Notes that the mount `name` shall end. systemd runs this when the store's unit is to be stopped, and also when the
 /// store has ended by itself: then there is no main process.
@@ -42,9 +52,18 @@ fn is_over(name: &MountName) -> bool {
         || told("EXIT_CODE", "exited") && told("EXIT_STATUS", "0")
 }
 
+/// Whether the store, or what systemd does before it, has ended with an error, which the next one may do as well.
+fn has_failed() -> bool {
+    let told = |variable: &str| std::env::var(variable).unwrap_or_default();
+    told("EXIT_CODE") == "exited" && told("EXIT_STATUS") != GIVEN_UP.to_string()
+}
+
 /// Undoes the mount `name`, if it is over.
 pub(crate) fn end(name: &MountName) -> Result<(), StoreError> {
     if !is_over(name) {
+        if has_failed() {
+            thread::sleep(PAUSE);
+        }
         return Ok(());
     }
     let path = MountRecord::path(name);

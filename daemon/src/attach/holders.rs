@@ -95,8 +95,7 @@ fn namespaces(store: &str) -> Vec<Namespace> {
     let mut seen = BTreeSet::new();
     let mut spaces = Vec::new();
     for pid in processes() {
-        let Some(link) = namespace_of(pid).filter(|link| !seen.contains(link)) else { continue };
-        seen.insert(link.clone());
+        let Some(link) = namespace_of(pid).filter(|link| seen.insert(link.clone())) else { continue };
         let is_host = Some(&link) == host.as_ref();
         if !is_host && is_ours(pid, unit.as_deref(), store) {
             continue;

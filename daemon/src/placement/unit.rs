@@ -27,7 +27,8 @@ const FILE_LIMIT: u64 = 1 << 15;
 /// systemd keeps so many descriptors for a store that is killed: those of the handover and the state.
 const KEPT_FDS: u32 = HANDOVER_FDS.len() as u32 + 1;
 
-/// How long systemd waits before it starts a store again: clients wait as well.
+/// How long systemd waits before it starts a store again: clients wait as well. After an error `memcharge-store end` takes
+/// its time.
 const RESTART_USEC: u64 = 10_000;
 
 /// A store that says nothing for so long is stuck. Its requests show at a quarter of this.
