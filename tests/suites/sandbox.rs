@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use memcharge_tests::{
     cgroup::{Cg, MIB},
-    client::Waiting,
+    client::{Waiting, report},
     host::{BOOKWORM, PLAIN},
     mount::{Mount, leftovers},
     service::{ctl, run, sh, start_daemon, unit_property},
@@ -105,6 +105,42 @@ vm_tests! { PLAIN;
         for mount in [stuck, mount, other] {
             mount.unmount();
         }
+    }
+
+    /// A store in a slice pays for its copy of the host's mounts, no more than documented, and is asked for with that.
+    fn a_store_beside_a_thousand_mounts() {
+        let _ = sh("mkdir /one /all; mount -t tmpfs none /one && mount --make-private /one && mkdir /one/d; \
+                    for i in {1..49}; do mkdir /one/$i && mount --bind /one/d /one/$i; done; mount -t tmpfs none /all; \
+                    for i in {1..20}; do mkdir /all/$i && mount --rbind /one /all/$i; done")
+        .ok();
+        let host = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let needs = 3 * MIB + 2048 * u64::try_from(host).unwrap();
+        assert!(needs > 5 * MIB, "{host} mounts");
+        let limit = |max: u64| {
+            let _ = sh(&format!("systemctl set-property --runtime pay.slice MemoryMax={max}")).ok();
+        };
+        start_daemon();
+        let _ = run(&["systemctl", "start", "pay.slice"]).ok();
+        limit(5 * MIB);
+        let mount = ["mount", "m", "--where", "/run/shared/m", "--target", "pay.slice"];
+        let refused = ctl(&mount).failed(1);
+        assert!(refused.err.contains(&format!("a store needs {}K", needs / 1024)), "{}", refused.err);
+        limit(32 * MIB);
+        let slice = Cg::at("/pay.slice");
+        let before = slice.current();
+        let mount = Mount::make("m", "pay.slice", &[]);
+        let peak: u64 = slice.read("memory.peak").trim().parse().unwrap();
+        println!("{host} mounts, {before} bytes before, {peak} at the peak, {needs} documented");
+        assert!(peak > 4 * MIB && peak - before < needs);
+        // The next store finds room in a target that clients have filled.
+        let filled = report(&Cg::make("/client"), &["write", &mount.join("f"), &(1u64 << 40).to_string()]);
+        assert!(filled.done > 16 * MIB, "{filled:?}");
+        let store = mount.store();
+        let _ = sh(&format!("kill -KILL {store}")).ok();
+        assert_eq!(fs::metadata(mount.join("f")).unwrap().len(), filled.done);
+        assert_ne!(mount.store(), store);
+        assert_eq!(slice.event("oom_kill"), 0);
+        mount.unmount();
     }
 
     /// In a container memcharged says so, and does nothing.

@@ -295,7 +295,7 @@ pub(super) async fn find_site(
     }
     let path = find_path(&shared.systemd, target).await?;
     if is_open(&shared.systemd, &shared.hierarchy, target, &path, None).await? {
-        let site = open_site(&shared.hierarchy, &path)?;
+        let site = open_site(&shared.hierarchy, target, &path)?;
         return Ok((path, Some(site)));
     }
     if wait {

@@ -157,7 +157,7 @@ impl Actor {
         if !is_open(&shared.systemd, &shared.hierarchy, &target, &path, store).await? {
             return Ok(false);
         }
-        let site = open_site(&shared.hierarchy, &path)?;
+        let site = open_site(&shared.hierarchy, &target, &path)?;
         check_scope(&shared.hierarchy, &old.policy, &path)?;
         let new = MountRecord {
             cap: resolve_cap(old.policy.size, &site.sample)?,

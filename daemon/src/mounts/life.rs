@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{DaemonError, Result},
     keeper, notify,
-    placement::{systemd::UnitState, target::STORE_NEEDS},
+    placement::{systemd::UnitState, target::store_needs},
     record,
     store_link::{CONNECT_LIMIT, Link},
     targets::Order,
@@ -44,7 +44,12 @@ impl Actor {
         let unit = self.handle.name.unit();
         if let Some(record) = &self.assets.record {
             // The next store needs room to start in: nobody else is granted it. It writes down what it holds itself.
-            self.shared.ledger.0.write_down(record.slot, STORE_NEEDS);
+            match store_needs(&record.policy.target) {
+                Ok(needs) => self.shared.ledger.0.write_down(record.slot, needs),
+                Err(error) => {
+                    tracing::warn!(mount = %self.handle.name, "no room is kept for the store: {error}")
+                }
+            }
         }
         let shared = self.shared.clone();
         // systemd starts a store again that was killed. The socket is there all the while, so that this waits for it.
