@@ -71,6 +71,13 @@ impl Link {
         }
     }
 
+    /// Has the store tell all that it owes. It is there to be taken then.
+    pub(crate) async fn tell_all(&mut self) -> Result<()> {
+        self.order(&Request::TellAll).await?;
+        // What is told comes before this answer.
+        self.status(ANSWER_LIMIT).await.map(drop)
+    }
+
     /// The numbers of the descriptors that hold the data, in the store's process.
     pub(crate) async fn descriptors(&mut self) -> Result<[i32; BACKING_FDS.len()]> {
         match self.ask(&Request::Descriptors, ANSWER_LIMIT).await? {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Bytes, MountPolicy, Sparse,
-    outcome::{EventId, LimitName, Operation, Outcome, Reason},
+    outcome::{Charger, EventId, LimitName, Operation, Outcome, Reason},
 };
 
 /// The longest message, in bytes. Longer ones are refused unread.
@@ -18,8 +18,8 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 pub const GIVEN_UP: u8 = 70;
 
 /// The file descriptors that go with a [`Handover`], in this order. A store keeps them with systemd under these names.
-pub const HANDOVER_FDS: [&str; 6] =
-    ["fuse", "backing-mount", "backing-root", "backing-ballast", "socket", "ledger"];
+pub const HANDOVER_FDS: [&str; 7] =
+    ["fuse", "backing-mount", "backing-root", "backing-ballast", "socket", "ledger", "proc"];
 
 /// Those of them that hold the data. memcharged keeps copies, so that the data outlive also a unit that fails.
 pub const BACKING_FDS: [&str; 3] = ["backing-mount", "backing-root", "backing-ballast"];
@@ -92,6 +92,9 @@ pub enum Request {
     Reopen,
     /// The target has come: this is where you belong. Move there. Answered by [`Reply::Done`].
     Enter(Home),
+    /// Tell at once what is owed, counts of repeats too: you are about to be stopped. Answered by [`Reply::Done`]; what is
+    /// told comes after that, and before the next answer.
+    TellAll,
     /// Which descriptors hold the data? Answered by [`Reply::Descriptors`].
     Descriptors,
     /// Which descriptors would another store need to go on? Answered by [`Reply::Line`].
@@ -201,6 +204,9 @@ pub struct Report {
     pub duration_usec: u64,
     /// See [`Notice::Repeats`].
     pub repeats: u64,
+    /// Who asked, where the store has seen that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charger: Option<Charger>,
 }
 
 /// A store at one moment.

@@ -25,6 +25,8 @@ pub(crate) struct Descriptors {
     pub(crate) socket: OwnedFd,
     /// The ledger of all stores, open for reading and writing.
     pub(crate) ledger: OwnedFd,
+    /// The host's `/proc`.
+    pub(crate) proc: OwnedFd,
 }
 
 impl Descriptors {
@@ -33,9 +35,9 @@ impl Descriptors {
         let wrong = |fds: Vec<_>| {
             StoreError::Handover(format!("{} file descriptors, not {}", fds.len(), HANDOVER_FDS.len()))
         };
-        let [fuse, backing_mount, backing_root, backing_ballast, socket, ledger]: [OwnedFd;
+        let [fuse, backing_mount, backing_root, backing_ballast, socket, ledger, proc]: [OwnedFd;
             HANDOVER_FDS.len()] = fds.try_into().map_err(wrong)?;
-        Ok(Self { fuse, backing_mount, backing_root, backing_ballast, socket, ledger })
+        Ok(Self { fuse, backing_mount, backing_root, backing_ballast, socket, ledger, proc })
     }
 
     /// All of them, in the order of [`HANDOVER_FDS`].
@@ -47,6 +49,7 @@ impl Descriptors {
             self.backing_ballast.as_fd(),
             self.socket.as_fd(),
             self.ledger.as_fd(),
+            self.proc.as_fd(),
         ]
     }
 }

@@ -25,6 +25,7 @@ mod passthrough;
 mod reclaim;
 mod reports;
 mod serve;
+mod who;
 
 use error::StoreError;
 use memcharge_policy::link::GIVEN_UP;

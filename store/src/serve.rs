@@ -31,6 +31,7 @@ use crate::{
     passthrough::Passthrough,
     reclaim::Reclaimer,
     reports::Reports,
+    who::Processes,
 };
 
 /// The largest write, in bytes; the kernel splits larger ones. Each serving thread has a buffer of this size on the
@@ -73,12 +74,13 @@ pub(crate) fn serve(name: &MountName) -> Result<(), StoreError> {
     may_die("start.table");
     let target = seat.open()?;
     let reclaimer = Reclaimer::start(target.open_reclaim()?)?;
-    let reports = Reports::new(state.counters())?;
-    let gate = Gate::new(handover.limits, target, reclaimer, reports, threads - 1)?;
     if !kept {
         keep::keep(&descriptors, state)?;
     }
-    let Descriptors { fuse, backing_mount, backing_root, backing_ballast, socket, ledger: _ } = descriptors;
+    let Descriptors { fuse, backing_mount, backing_root, backing_ballast, socket, ledger: _, proc } =
+        descriptors;
+    let reports = Reports::new(state.counters(), Processes::new(proc))?;
+    let gate = Gate::new(handover.limits, target, reclaimer, reports, threads - 1)?;
     let backing = Backing::new(backing_mount, backing_root, backing_ballast);
     let fs = Arc::new(Fs::new(backing, gate, inodes, threads, generation));
     // A store that was killed may have left more free than was granted.

@@ -149,6 +149,48 @@ vm_tests! { PLAIN;
         }
     }
 
+    /// R32: who ends as soon as they were refused is named all the same.
+    fn r32_a_charger_that_ends_at_once_is_named() {
+        Cg::make("/target").max(32 * MIB);
+        let mount = mount("m", "/target", &[]);
+        // Within a second a refusal would be a repeat of the one before it.
+        let pause = std::time::Duration::from_millis(1100);
+        let commands = ["head -c 100M /dev/zero >f", "truncate -s 1G f", "dd if=/dev/zero of=f bs=1M count=100 status=none"];
+        for (at, command) in commands.into_iter().enumerate() {
+            let said = sh(&format!("cd {}; {command}", mount.place)).failed(1);
+            assert!(said.err.contains("No space left on device"), "{}", said.err);
+            let event = until("an event", || events(&mount.name).into_iter().nth(at));
+            let named = (text(&event, "charger_comm"), text(&event, "charger_cgroup").is_empty());
+            assert_eq!(named, (command.split(' ').next().unwrap(), false), "{event}");
+            std::thread::sleep(pause);
+        }
+        mount.unmount();
+    }
+
+    /// R32: what was refused just before its store is stopped is recorded, with every repeat.
+    fn r32_nothing_is_lost_when_a_store_is_stopped() {
+        let client = Cg::make("/client");
+        for name in ["a", "b"] {
+            let _ = sh(&format!("systemctl set-property --runtime {name}.slice MemoryMax=48M")).ok();
+        }
+        let ends: [&[&str]; 2] = [&["retarget", "m0", "b.slice", "--mode", "future-only"], &["unmount", "m1"]];
+        for (at, end) in ends.into_iter().enumerate() {
+            let mount = mount(&format!("m{at}"), "a.slice", &["--size", "1M"]);
+            let mut seen = refused(&client, &["write", &mount.join("f"), &(2 * MIB).to_string()]);
+            // Counts are told once a second. So these are still to be told.
+            for _ in 0..2 {
+                seen += report(&client, &["grow", &mount.join("f"), "100"]).done;
+            }
+            let _ = ctl(end).ok();
+            assert_eq!(seen, 201);
+            until("every refusal is recorded", || {
+                let recorded = refusals(&events(&mount.name));
+                println!("{}: {recorded} of {seen}", mount.name);
+                (recorded == seen).then_some(())
+            });
+        }
+    }
+
     /// R14, R32: what reclaim has made room for is an outcome too, with the bytes that it freed.
     fn r14_a_grant_after_reclaim_is_recorded() {
         let target = Cg::make("/target").max(64 * MIB);

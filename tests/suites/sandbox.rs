@@ -131,7 +131,8 @@ vm_tests! { PLAIN;
         let mount = Mount::make("m", "pay.slice", &[]);
         let peak: u64 = slice.read("memory.peak").trim().parse().unwrap();
         println!("{host} mounts, {before} bytes before, {peak} at the peak, {needs} documented");
-        assert!(peak > 4 * MIB && peak - before < needs);
+        // Without the copies it is less than 3 MiB.
+        assert!(peak > 3 * MIB + MIB / 2 && peak - before < needs);
         // The next store finds room in a target that clients have filled.
         let filled = report(&Cg::make("/client"), &["write", &mount.join("f"), &(1u64 << 40).to_string()]);
         assert!(filled.done > 16 * MIB, "{filled:?}");

@@ -250,8 +250,10 @@ impl Actor {
             record::write(&record)?;
         }
         self.step(Event::Ending).await;
-        self.assets.link = None;
-        match clear(&self.shared, &record).await {
+        self.call_in().await;
+        let cleared = clear(&self.shared, &record).await;
+        self.hear_out().await;
+        match cleared {
             Ok(()) => {
                 may_die("unmount.cleared");
                 Ok(())

@@ -13,7 +13,10 @@ use memcharge_policy::{
     link::{Asked, Notice, RemoteOom, Report, Request, Verdict},
     outcome::{Charger, Event, EventId, Operation, Outcome, Reason},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
     Shared,
@@ -26,6 +29,7 @@ use crate::{
     history::Added,
     kill::read_charger,
     placement::target::is_unit,
+    store_link::ANSWER_LIMIT,
     targets::{Health, Member, Order},
 };
 
@@ -78,10 +82,44 @@ impl Actor {
 
     /// Leaves the target.
     pub(super) async fn part(&mut self) {
+        self.leave_target().await;
+        // What a lost store asked it will not report.
+        self.assets.cases.known.clear();
+    }
+
+    /// Leaves the target, and goes on to hear of what was asked there.
+    pub(super) async fn leave_target(&mut self) {
         if let Some(target) = self.assets.target.take() {
             self.shared.targets.leave(&target, &self.handle.name).await;
         }
-        // What a lost store asked it will not report.
+    }
+
+    /// Has the store tell all that it owes: it is about to be stopped.
+    pub(super) async fn call_in(&mut self) {
+        if let Some(link) = &mut self.assets.link
+            && let Err(error) = link.tell_all().await
+        {
+            let name = &self.handle.name;
+            tracing::info!(mount = %name, "mount {name}: what its store has still to tell may be lost: {error}");
+        }
+    }
+
+    /// Takes what a store that was stopped has told until its end, and ends the connection. Nobody waits for an answer.
+    pub(super) async fn hear_out(&mut self) {
+        if let Some(mut link) = self.assets.link.take() {
+            let all = async {
+                while let Some(notice) = link.next().await {
+                    if !matches!(notice, Notice::Oom(_)) {
+                        self.notice(notice).await;
+                    }
+                }
+            };
+            drop(timeout(ANSWER_LIMIT, all).await);
+        }
+        // Under `--dry-run` there is nobody any more who would say what would have been.
+        for report in std::mem::take(&mut self.assets.cases.waiting).into_values() {
+            self.close(report);
+        }
         self.assets.cases.known.clear();
     }
 
@@ -111,7 +149,7 @@ impl Actor {
 
     async fn remote_oom(&mut self, oom: RemoteOom) {
         memcharge_faults::may_die("oom.heard");
-        self.know(oom.id, &oom.what, true);
+        self.know(oom.id, &oom.what, None, true);
         let patience = Duration::from_micros(oom.patience_usec);
         let ask = self.ask_of(oom.id, oom.what);
         match (ask, &self.assets.target) {
@@ -124,8 +162,9 @@ impl Actor {
         }
     }
 
-    /// Reads who asks while they are there. Later the kernel may have given their number to somebody else.
-    fn know(&mut self, id: EventId, what: &Asked, fresh: bool) {
+    /// Reads who asks while they are there, if the store has not `seen` them. Later the kernel may have given their number to
+    /// somebody else.
+    fn know(&mut self, id: EventId, what: &Asked, seen: Option<Charger>, fresh: bool) {
         let known = &mut self.assets.cases.known;
         if known.len() >= MAX_CASES {
             // A store has no more reports than that: the rest was lost with a connection.
@@ -133,7 +172,11 @@ impl Actor {
         }
         known.entry(id).or_insert_with(|| {
             let nobody = || Charger { uid: what.uid, ..Charger::default() };
-            let charger = if fresh { read_charger(what.tid, what.uid) } else { Ok(nobody()) };
+            let charger = match seen {
+                Some(charger) => Ok(charger),
+                None if fresh => read_charger(what.tid, what.uid),
+                None => Ok(nobody()),
+            };
             let charger = charger.unwrap_or_else(|error| {
                 tracing::debug!("who asked cannot be read: {error}");
                 nobody()
@@ -155,7 +198,7 @@ impl Actor {
         let id = report.id;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let age = now.saturating_sub(Duration::from_micros(report.realtime_usec));
-        self.know(id, &report.what, age < FRESH);
+        self.know(id, &report.what, report.charger.clone(), age < FRESH);
         if let Some(target) = &self.assets.target {
             target.settled(id).await;
         }

@@ -6,6 +6,7 @@
 //! that it serves.
 
 use std::{
+    fs::File,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -33,6 +34,9 @@ const START_LIMIT: Duration = Duration::from_secs(65);
 
 /// How long systemd may take to notice that a process has ended.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Where a store looks for who was refused.
+const PROC: &str = "/proc";
 
 /// What goes to the store.
 #[derive(Debug)]
@@ -124,7 +128,9 @@ impl Parts {
     fn send(&self, daemon: &OwnedFd, shared: &Shared) -> Result<()> {
         let [mount, root, ballast] = self.backing.all();
         let (listener, ledger) = (self.listener.as_fd(), shared.ledger.1.as_fd());
-        let fds = [self.connection.as_fd(), mount, root, ballast, listener, ledger];
+        // A store sees few processes of its own /proc.
+        let proc = File::open(PROC).map_err(DaemonError::io("open", PROC))?;
+        let fds = [self.connection.as_fd(), mount, root, ballast, listener, ledger, proc.as_fd()];
         handover::send(daemon.as_fd(), &self.handover, fds, self.state.as_ref().map(AsFd::as_fd))
     }
 }

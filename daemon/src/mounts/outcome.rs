@@ -19,7 +19,7 @@ pub(super) struct Known {
 
 /// The event of a report.
 pub(super) fn event(record: &MountRecord, report: Report, known: Known) -> Event {
-    let Report { id, realtime_usec, outcome, reason, what, duration_usec, repeats } = report;
+    let Report { id, realtime_usec, outcome, reason, what, duration_usec, repeats, charger: _ } = report;
     Event {
         id,
         realtime_usec,
@@ -117,6 +117,7 @@ mod tests {
                 },
                 duration_usec: 3,
                 repeats: 0,
+                charger: None,
             };
             let event = event(&record(), report, Known::default());
             assert_eq!((event.limit.kind, event.limit.path.as_str(), event.limit.name), (kind, path, limit));

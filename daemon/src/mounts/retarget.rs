@@ -122,8 +122,11 @@ impl Actor {
 
     /// Has another store go on, and writes down that it does.
     async fn go(&mut self, way: Way, line: &Line, backing: &Backing, undo: &mut Undo) -> Result<Attached> {
-        self.part().await;
-        (self.assets.link, self.assets.door, self.assets.knock) = (None, None, None);
+        self.call_in().await;
+        self.leave_target().await;
+        (self.assets.door, self.assets.knock) = (None, None);
+        stop_store(&self.shared, &way.0).await?;
+        self.hear_out().await;
         let attached = relaunch(&self.shared, way, line, backing, undo).await?;
         may_die("retarget.launched");
         record::write(&attached.record)?;
@@ -232,7 +235,17 @@ async fn find_back(shared: &Shared, old: &MountRecord, undo: &mut Undo) -> Resul
     Ok((placed(MountRecord { moving: false, ..old.clone() }, path, site.as_ref()), site))
 }
 
-/// Stops the store where it is, and has another one go on elsewhere.
+/// Stops the store where it is.
+async fn stop_store(shared: &Shared, record: &MountRecord) -> Result<()> {
+    let unit = record.policy.name.unit();
+    shared.systemd.stop(&unit).await?;
+    shared.systemd.let_go(&unit).await;
+    shared.systemd.wait_forgotten(&unit).await?;
+    may_die("retarget.stopped");
+    Ok(())
+}
+
+/// Has another store go on elsewhere.
 async fn relaunch(
     shared: &Shared,
     (record, site): Way,
@@ -240,11 +253,6 @@ async fn relaunch(
     backing: &Backing,
     undo: &mut Undo,
 ) -> Result<Attached> {
-    let unit = record.policy.name.unit();
-    shared.systemd.stop(&unit).await?;
-    shared.systemd.let_go(&unit).await;
-    shared.systemd.wait_forgotten(&unit).await?;
-    may_die("retarget.stopped");
     // What the store that was stopped had been granted it will never allocate.
     shared.ledger.0.write_down(record.slot, Bytes(0));
     let levels = site.as_ref().map_or(&[0][..], |site| &site.level_ids);
@@ -273,7 +281,10 @@ pub(super) async fn resume(
 ) -> Result<Attached> {
     let mut undo = Undo::default();
     let back = match find_back(shared, record, &mut undo).await {
-        Ok(way) => relaunch(shared, way, line, backing, &mut undo).await,
+        Ok(way) => match stop_store(shared, record).await {
+            Ok(()) => relaunch(shared, way, line, backing, &mut undo).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     let written = back.and_then(|attached| record::write(&attached.record).map(|()| attached));

@@ -114,7 +114,7 @@ mod tests {
         send(
             channel.daemon.as_fd(),
             &Handover { limits, slot: 1, home },
-            [stdin.as_fd(); 6],
+            [stdin.as_fd(); HANDOVER_FDS.len()],
             Some(stdin.as_fd()),
         )
         .unwrap();

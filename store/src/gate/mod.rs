@@ -363,6 +363,19 @@ impl Gate {
         case: &Case,
         result: Result<T, Errno>,
     ) -> (Result<T, Errno>, Told<'_>) {
+        let (result, told) = self.conclude(backing, case, result);
+        // To look at a process takes a few files of it, on the target's bill.
+        let may_look = || admission::admit_lookup(&self.lock().sample).is_ok();
+        let told = if told.looks() && !may_look() { told.unseen() } else { told };
+        (result, told)
+    }
+
+    fn conclude<T>(
+        &self,
+        backing: &Backing,
+        case: &Case,
+        result: Result<T, Errno>,
+    ) -> (Result<T, Errno>, Told<'_>) {
         match result {
             // Nobody is killed for a process that the OOM killer spares: what the target's limit refuses is ENOMEM here.
             Err(e @ (Errno::NOSPC | Errno::NOMEM)) => {

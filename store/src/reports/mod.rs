@@ -20,7 +20,7 @@ use std::{
 use memcharge_policy::{
     Bytes,
     link::{Asked, Notice, RemoteOom, Report, StoreStatus, Verdict},
-    outcome::{EventId, Outcome, Reason},
+    outcome::{Charger, EventId, Outcome, Reason},
 };
 use rustix::rand::GetRandomFlags;
 
@@ -28,6 +28,7 @@ use self::{recent::Recents, waker::Waker};
 use crate::{
     case::{Case, Obstacle},
     error::{StoreError, io},
+    who::Processes,
 };
 
 /// Reports that wait for memcharged to record them.
@@ -61,6 +62,8 @@ pub(crate) struct Reports {
     judged: Condvar,
     /// Wakes the thread that talks to memcharged.
     waker: Waker,
+    /// Where those who ask are found.
+    processes: Processes,
 }
 
 struct Inner {
@@ -93,24 +96,47 @@ struct Question {
 /// Wakes the thread that talks to memcharged, if there is something to tell, when it is dropped: after the client has its
 /// answer, which need not wait for that.
 #[must_use]
-pub(crate) struct Told<'a>(Option<&'a Reports>);
+pub(crate) struct Told<'a> {
+    reports: Option<&'a Reports>,
+    /// Who is to be looked at, for which event, while they are still there.
+    who: Option<(EventId, u32, u32)>,
+}
 
-impl Told<'_> {
+impl<'a> Told<'a> {
     /// There is nothing to tell.
-    pub(crate) const NOTHING: Self = Self(None);
+    pub(crate) const NOTHING: Self = Self { reports: None, who: None };
+
+    fn soon(reports: &'a Reports) -> Self {
+        Self { reports: Some(reports), who: None }
+    }
+
+    /// Whether somebody is looked at.
+    pub(crate) fn looks(&self) -> bool {
+        self.who.is_some()
+    }
+
+    /// Nobody is looked at: that would take memory, and there is none.
+    pub(crate) fn unseen(mut self) -> Self {
+        self.who = None;
+        self
+    }
 }
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
-        if let Some(reports) = self.0 {
-            reports.waker.soon();
+        let Some(reports) = self.reports else { return };
+        if let Some((id, tid, uid)) = self.who
+            && let Some(charger) = reports.processes.charger(tid, uid)
+        {
+            reports.lock().identify(id, &charger);
         }
+        reports.waker.soon();
     }
 }
 
 impl Reports {
     /// Nothing to tell yet.
-    pub(crate) fn new(counters: &'static Counters) -> Result<Self, StoreError> {
+    pub(crate) fn new(counters: &'static Counters, processes: Processes) -> Result<Self, StoreError> {
         let mut store = [0; 8];
         rustix::rand::getrandom(&mut store, GetRandomFlags::empty()).map_err(io("draw a random number"))?;
         // All capacity is there before the target can be full.
@@ -128,6 +154,7 @@ impl Reports {
             inner: Mutex::new(inner),
             judged: Condvar::new(),
             waker: Waker::new()?,
+            processes,
         })
     }
 
@@ -154,7 +181,7 @@ impl Reports {
         if case.sequence.get().is_none()
             && let Some(soon) = inner.recent.repeat(&obstacle, case, now)
         {
-            return Told(soon.then_some(self));
+            return if soon { Told::soon(self) } else { Told::NOTHING };
         }
         let outcome = match case.reason.get() {
             Reason::Deadline | Reason::NotFreed => Outcome::EnospcTimeout,
@@ -162,16 +189,24 @@ impl Reports {
         };
         if !inner.may_report(case, REFUSAL_PLACES) {
             inner.repeat_last_refusal();
-            return Told(Some(self));
+            return Told::soon(self);
         }
         let report = inner.report(self.store, case, &obstacle, outcome);
+        let told = self.told(case, report.id);
         // An event that cannot be repeated any more is reported once more with its last count, so that this is recorded
         // for sure.
         if let Some(last) = inner.recent.remember(obstacle, case, report.clone(), now) {
             inner.push(last);
         }
         inner.push(report);
-        Told(Some(self))
+        told
+    }
+
+    /// memcharged has looked at who has asked it. Others are looked at by the store, as soon as they have their answer: they
+    /// may be gone when memcharged hears of them.
+    fn told(&self, case: &Case, id: EventId) -> Told<'_> {
+        let who = case.sequence.get().is_none().then_some((id, case.tid, case.uid));
+        Told { reports: Some(self), who }
     }
 
     /// The client gets what it asked for, after an arbitration.
@@ -179,11 +214,12 @@ impl Reports {
         let mut inner = self.lock();
         if !inner.may_report(case, GRANT_PLACES) {
             inner.counters.unrecorded.fetch_add(1, Ordering::SeqCst);
-            return Told(None);
+            return Told::NOTHING;
         }
         let report = inner.report(self.store, case, obstacle, outcome);
+        let told = self.told(case, report.id);
         inner.push(report);
-        Told(Some(self))
+        told
     }
 
     /// Asks memcharged, and waits for its verdict until `until`. `None`: it did not come in time.
@@ -262,6 +298,11 @@ impl Reports {
         self.lock().recent.end(Instant::now());
     }
 
+    /// What is told now and then is to be told now.
+    pub(crate) fn hurry(&self) {
+        self.lock().recent.hurry(Instant::now());
+    }
+
     /// Whether there is something to tell now; `Some(true)`: a question.
     pub(crate) fn waits(&self) -> Option<bool> {
         let inner = self.lock();
@@ -328,7 +369,10 @@ impl Inner {
     /// A report that waits already is told again with its new count.
     fn push(&mut self, report: Report) {
         match self.ring.iter_mut().find(|entry| entry.report.id == report.id) {
-            Some(entry) => (entry.told, entry.report) = (false, report),
+            Some(entry) => {
+                let charger = entry.report.charger.take();
+                (entry.told, entry.report) = (false, Report { charger, ..report });
+            }
             None => self.ring.push_back(Entry { told: false, unacknowledged: 0, report }),
         }
     }
@@ -350,6 +394,14 @@ impl Inner {
             what: asked(case, obstacle),
             duration_usec: micros(case.duration()),
             repeats: 0,
+            charger: None,
+        }
+    }
+
+    /// Writes down who has asked, unless that was told already, without them.
+    fn identify(&mut self, id: EventId, charger: &Charger) {
+        if let Some(entry) = self.ring.iter_mut().find(|entry| entry.report.id == id) {
+            entry.report.charger = Some(charger.clone());
         }
     }
 

@@ -39,6 +39,11 @@ struct Recent {
     told_at: Instant,
 }
 
+/// When a count was told that can be told again now.
+fn long_ago(now: Instant) -> Instant {
+    now.checked_sub(TELL_REPEATS).unwrap_or(now)
+}
+
 impl Recents {
     /// None yet. All capacity is there before the target can be full.
     pub(super) fn new() -> Self {
@@ -83,7 +88,7 @@ impl Recents {
             repeats: 0,
             told: 0,
             // The first repeat is told at once.
-            told_at: now.checked_sub(TELL_REPEATS).unwrap_or(now),
+            told_at: long_ago(now),
         };
         let place = self.0.iter().position(|old| old.obstacle == recent.obstacle);
         let place = place.or_else(|| {
@@ -101,6 +106,11 @@ impl Recents {
     /// From now on none stands for others. Their counts are still owed.
     pub(super) fn end(&mut self, now: Instant) {
         self.0.iter_mut().for_each(|recent| recent.until = now);
+    }
+
+    /// Counts are to be told at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.0.iter_mut().for_each(|recent| recent.told_at = long_ago(now));
     }
 
     /// Somebody new listens, who was told nothing.

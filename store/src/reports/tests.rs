@@ -15,8 +15,13 @@ fn case(obstacle: Obstacle, missing: u64) -> Case {
     case
 }
 
+fn new_reports() -> Reports {
+    let proc = std::fs::File::open("/proc").unwrap();
+    Reports::new(Box::leak(Box::default()), Processes::new(proc.into())).unwrap()
+}
+
 fn connected() -> Reports {
-    let reports = Reports::new(Box::leak(Box::default())).unwrap();
+    let reports = new_reports();
     reports.connect(true);
     reports
 }
@@ -68,6 +73,29 @@ fn a_refusal_like_the_last_one_is_a_repeat() {
 }
 
 #[test]
+fn r32_who_was_refused_is_looked_at_when_they_have_their_answer() {
+    let reports = connected();
+    let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+    let case = || {
+        let case = Case::new(own, 1000, Operation::Write);
+        case.obstruct(full(), Bytes::mib(1), Bytes(8192));
+        case
+    };
+    let seen = reports.processes.charger(own, 1000);
+    drop(reports.refused(&case(), full()));
+    let [told] = reports_of(&reports).try_into().unwrap();
+    assert_eq!(told.charger, seen);
+    drop(reports.granted(&case(), &full(), Outcome::Granted).unseen());
+    let asked = case();
+    asked.sequence.set(Some(77));
+    reports.lock().reserved = 1;
+    drop(reports.granted(&asked, &full(), Outcome::Granted));
+    for unseen in reports_of(&reports) {
+        assert_eq!(unseen.charger, None, "there was no memory, or memcharged has seen them");
+    }
+}
+
+#[test]
 fn another_limit_or_a_much_smaller_wish_is_arbitrated_anew() {
     let reports = connected();
     drop(reports.refused(&case(full(), 64 << 20), full()));
@@ -79,7 +107,7 @@ fn another_limit_or_a_much_smaller_wish_is_arbitrated_anew() {
 
 #[test]
 fn nothing_is_lost_or_grows_while_nobody_listens() {
-    let reports = Reports::new(Box::leak(Box::default())).unwrap();
+    let reports = new_reports();
     let many = 10 * RING as u64;
     for size in (0..many).rev() {
         // Each one is much smaller than the one before, and so an event of its own as long as there is a place.
@@ -131,7 +159,7 @@ fn the_last_count_of_a_recorded_event_is_reported_again() {
 
 #[test]
 fn a_question_has_an_answer_by_its_deadline_at_the_latest() {
-    let reports = Reports::new(Box::leak(Box::default())).unwrap();
+    let reports = new_reports();
     let until = || Instant::now() + Duration::from_millis(30);
     let verdict = reports.ask(&case(full(), 4096), &full(), until()).unwrap();
     assert_eq!((verdict.grant, verdict.reason), (false, Reason::NoDaemon), "nobody is asked");
