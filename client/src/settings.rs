@@ -48,6 +48,9 @@ const KEYS: [(&str, &str, Convert); 16] = [
     ("uid", "Uid", owner),
 ];
 
+/// Keys of a mount's file that do nothing yet.
+const RESERVED: [&str; 4] = ["allow-cgroups", "client-quota", "on-target-exit", "swap"];
+
 /// Keys of a mount's file that are options of their own on the command line.
 const ELSEWHERE: [(&str, &str); 2] = [("where", "give it with --where"), ("target", "give it with --target")];
 
@@ -63,6 +66,9 @@ pub(crate) fn parse_assignment(text: &str) -> Result<Setting, ClientError> {
 pub(crate) fn parse_setting(key: &str, value: &str) -> Result<Setting, ClientError> {
     match KEYS.iter().find(|(name, ..)| *name == key) {
         Some((name, property, convert)) => Ok(Setting { property, value: convert(name, value)? }),
+        None if let Some(reserved) = RESERVED.iter().find(|name| **name == key) => {
+            Err(ClientError::NotBuilt(reserved))
+        }
         None => Err(ClientError::UnknownKey { key: key.to_owned(), hint: hint(key) }),
     }
 }

@@ -125,6 +125,18 @@ pub(crate) enum DaemonError {
         /// The cap that was asked for.
         wanted: Bytes,
     },
+    /// An inode cap below what is in use.
+    #[error(
+        "{name} has {used} inodes in use, and {wanted} would be less; remove files, or give at least {used}"
+    )]
+    ShrinksInodes {
+        /// The mount's name.
+        name: String,
+        /// How many are in use.
+        used: u64,
+        /// The cap that was asked for.
+        wanted: u64,
+    },
     /// A mount with data whose target shall change.
     #[error(
         "{name} has {used} in its files, which {target} pays for and would go on paying for; empty it, or say \

@@ -124,7 +124,7 @@ vm_tests! { PLAIN;
         let events = assert_recorded(&mount, seen);
         assert_eq!(text(events.last().unwrap(), "limit_name"), "inodes");
         let refused = set("m", &["inodes=5"]).failed(1);
-        assert!(refused.err.contains("10 are in use"), "{}", refused.err);
+        assert!(refused.err.contains("10 inodes in use"), "{}", refused.err);
         assert_eq!(mount.number("inodes_max"), 10);
 
         // What matters to arbitration.

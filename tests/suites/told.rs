@@ -62,6 +62,16 @@ vm_tests! { TIMED;
         let outcomes = own_of(&lines, "Outcome");
         let outcomes: Vec<_> = outcomes.iter().map(|s| s["payload"]["data"][1]["Id"]["data"].as_str().unwrap()).collect();
         assert_eq!(outcomes, ids, "Outcome");
+        // The property is told with each event, and again with what repeats it.
+        let last = events.last().unwrap();
+        until("LastOutcome", || {
+            let lines = bus.lines();
+            let changes = lines.iter().filter(|line| line["member"] == "PropertiesChanged");
+            let mut told = changes.map(|line| &line["payload"]["data"][1]["LastOutcome"]["data"]).filter(|told| !told.is_null());
+            let told = told.next_back()?;
+            let same = |key, name: &str| told[name]["data"] == last[key];
+            (same("id", "Id") && same("repeats", "Repeats")).then_some(())
+        });
 
         // What was there before it followed is the one thing that it does not show.
         let shown = || monitor.lines().iter().map(|line| text(&line["details"], "id").to_owned()).collect::<Vec<_>>();

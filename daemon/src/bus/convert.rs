@@ -21,7 +21,9 @@ impl From<DaemonError> for Error {
             DaemonError::MountPointBusy { .. } => Self::MountPointBusy(message),
             DaemonError::NotPermitted(_) => Self::NotPermitted(message),
             DaemonError::NoSuchTarget { .. } => Self::NoSuchTarget(message),
-            DaemonError::TooSmall { .. } | DaemonError::Shrinks { .. } => Self::TooSmall(message),
+            DaemonError::TooSmall { .. }
+            | DaemonError::Shrinks { .. }
+            | DaemonError::ShrinksInodes { .. } => Self::TooSmall(message),
             DaemonError::Busy { .. }
             | DaemonError::HasData { .. }
             | DaemonError::Incomplete { busy: true, .. } => Self::Busy(message),

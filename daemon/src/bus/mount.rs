@@ -112,7 +112,7 @@ impl MountObject {
         self.view().policy.place.clone()
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn backend(&self) -> &'static str {
         BACKEND
     }
@@ -275,7 +275,7 @@ impl MountObject {
         Ok(self.status().await?.kills)
     }
 
-    #[zbus(property(emits_changed_signal = "false"))]
+    #[zbus(property)]
     async fn last_outcome(&self) -> Result<HashMap<String, OwnedValue>> {
         let last = self.history.last(self.mount.name().as_str()).await.map_err(property_error)?;
         // An earlier mount of the same name is another one.

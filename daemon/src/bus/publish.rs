@@ -79,6 +79,15 @@ impl Publisher {
             root(&self.connection)?.remote_oom(path, outcome, event_details(event)).await
         };
         report(&name, said.await);
+        self.last_outcome(event).await;
+    }
+
+    /// Says that this is the last outcome of its mount, as it is now.
+    pub(crate) async fn last_outcome(&self, event: &Event) {
+        let Ok(name) = event.mount.parse::<MountName>() else { return };
+        let details: HashMap<_, _> = event_details(event).into_iter().collect();
+        let changed = HashMap::from([("LastOutcome", Value::from(details))]);
+        report(&name, say_changed(&self.connection, &name, changed).await);
     }
 
     /// Says that another configuration is in force.
@@ -130,14 +139,20 @@ impl Publisher {
             if changed.is_empty() {
                 return;
             }
-            let said = async {
-                let emitter = SignalEmitter::new(&connection, mount_path(&name).into_inner())?;
-                let interface = InterfaceName::from_static_str_unchecked(MOUNT_INTERFACE);
-                Properties::properties_changed(&emitter, interface, changed, Cow::Borrowed(&[])).await
-            };
-            report(&name, said.await);
+            report(&name, say_changed(&connection, &name, changed).await);
         }
     }
+}
+
+/// Says that properties of a mount have other values.
+async fn say_changed(
+    connection: &Connection,
+    name: &MountName,
+    changed: HashMap<&str, Value<'_>>,
+) -> zbus::Result<()> {
+    let emitter = SignalEmitter::new(connection, mount_path(name).into_inner())?;
+    let interface = InterfaceName::from_static_str_unchecked(MOUNT_INTERFACE);
+    Properties::properties_changed(&emitter, interface, changed, Cow::Borrowed(&[])).await
 }
 
 fn root(connection: &Connection) -> zbus::Result<SignalEmitter<'static>> {

@@ -238,7 +238,12 @@ impl Actor {
         let cases = &mut self.assets.cases;
         let recorder = cases.recorder.get_or_insert_with(|| {
             let (records, inbox) = mpsc::channel(RECORDS);
-            tokio::spawn(keep_records(Arc::clone(&self.shared), inbox, self.orders.0.downgrade()));
+            tokio::spawn(keep_records(
+                Arc::clone(&self.shared),
+                self.handle.name.to_string(),
+                inbox,
+                self.orders.0.downgrade(),
+            ));
             records
         });
         if recorder.try_send(record).is_err() {
@@ -352,12 +357,20 @@ impl Actor {
 /// the next record.
 async fn keep_records(
     shared: Arc<Shared>,
+    name: String,
     mut inbox: mpsc::Receiver<Record>,
     orders: mpsc::WeakSender<Order>,
 ) {
     while let Some(record) = inbox.recv().await {
         match record {
-            Record::Repeats(id, repeats) => shared.history.repeats(id, repeats).await,
+            Record::Repeats(id, repeats) => {
+                shared.history.repeats(id, repeats).await;
+                if let Ok(Some(last)) = shared.history.last(&name).await
+                    && last.id == id
+                {
+                    shared.publisher.last_outcome(&last).await;
+                }
+            }
             Record::Event(event) => {
                 let id = event.id;
                 match shared.history.add(*event).await {

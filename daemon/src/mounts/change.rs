@@ -59,7 +59,10 @@ impl Actor {
         let new = MountRecord { cap, generation: old.generation + 1, ..new };
         check_scope(&self.shared.hierarchy, &new.policy, &new.target_path)?;
         if let Err(error) = self.give(&new).await {
-            if !matches!(error, DaemonError::Refused { .. } | DaemonError::Shrinks { .. }) {
+            if !matches!(
+                error,
+                DaemonError::Refused { .. } | DaemonError::Shrinks { .. } | DaemonError::ShrinksInodes { .. }
+            ) {
                 // It may have them all the same, a little later: it gets the old ones again.
                 self.assets.retry = Some(tokio::time::Instant::now());
             }
@@ -94,10 +97,14 @@ impl Actor {
         let Some(link) = &mut self.assets.link else {
             return Err(DaemonError::NotActive { name, state: "without a store" });
         };
-        if let Some(wanted) = record.cap {
-            let used = link.status(crate::store_link::ANSWER_LIMIT).await?.used;
-            if wanted < used {
+        if record.cap.is_some() || record.policy.inodes.is_some() {
+            let status = link.status(crate::store_link::ANSWER_LIMIT).await?;
+            let (used, inodes) = (status.used, status.inodes_used);
+            if let Some(wanted) = record.cap.filter(|wanted| *wanted < used) {
                 return Err(DaemonError::Shrinks { name, used, wanted });
+            }
+            if let Some(wanted) = record.policy.inodes.filter(|wanted| *wanted < inodes) {
+                return Err(DaemonError::ShrinksInodes { name, used: inodes, wanted });
             }
         }
         let limits = limits(&record.policy, record.cap, self.shared.dry_run);

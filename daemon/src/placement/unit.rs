@@ -210,7 +210,7 @@ mod tests {
             ),
             ("Slice", r#"s "a-b.slice""#),
             ("RestartPreventExitStatus", "(aiai) ([0, 70], @ai [])"),
-            ("FileDescriptorStoreMax", "u uint32 7"),
+            ("FileDescriptorStoreMax", "u uint32 8"),
             ("PartOf", r#"as ["memcharge.target"]"#),
             ("DefaultDependencies", "b false"),
             ("OOMScoreAdjust", "i -1000"),

@@ -90,7 +90,7 @@ pub trait Mount {
     /// Backend property
     ///
     /// How the mount works: always "redirect".
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn backend(&self) -> zbus::Result<String>;
 
     /// ChargedBytes property
@@ -180,7 +180,7 @@ pub trait Mount {
     /// LastOutcome property
     ///
     /// The last recorded arbitration, with the keys of an event (see the contract of the manager); empty: none.
-    #[zbus(property(emits_changed_signal = "false"))]
+    #[zbus(property)]
     fn last_outcome(&self) -> zbus::Result<std::collections::HashMap<String, zbus::zvariant::OwnedValue>>;
 
     /// Mode property
