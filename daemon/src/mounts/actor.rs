@@ -242,6 +242,8 @@ impl Actor {
         let unit = self.handle.name.unit();
         let dead = self.shared.systemd.state(&unit).await? == UnitState::Down;
         may_die("unmount.begun");
+        // Before it is unmounted: a store whose mount is over ends by itself.
+        self.call_in().await;
         release(&self.shared, &record, lazy || dead).await?;
         may_die("unmount.released");
         if record.recovering || record.moving {
@@ -250,7 +252,6 @@ impl Actor {
             record::write(&record)?;
         }
         self.step(Event::Ending).await;
-        self.call_in().await;
         let cleared = clear(&self.shared, &record).await;
         self.hear_out().await;
         match cleared {

@@ -19,7 +19,7 @@ MOUNT = ROOT + "/mount/m"
 LIMIT = 64 * MIB
 
 # What stays as it was for as long as a mount is there, though the contract would let it change.
-FIXED = {"Mount.Sparse", "Mount.Mode", "Mount.Uid", "Mount.Gid", "Mount.Options"}
+FIXED = {"Mount.Backend", "Mount.Sparse", "Mount.Mode", "Mount.Uid", "Mount.Gid", "Mount.Options"}
 
 
 def options(**values):
