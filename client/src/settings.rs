@@ -177,6 +177,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_reserved_is_not_built_yet() {
+        for key in RESERVED {
+            assert!(matches!(parse_setting(key, "1"), Err(ClientError::NotBuilt(name)) if name == key));
+        }
+    }
+
+    #[test]
     fn values_have_the_types_of_the_contract() {
         for (text, property, value) in [
             ("reserve=16M", "Reserve", Value::from(16u64 << 20)),

@@ -99,8 +99,9 @@ impl Actor {
         if let Some(link) = &mut self.assets.link
             && let Err(error) = link.tell_all().await
         {
+            // No louder: whoever may unmount the mount of a store that hangs can make it say so as often as they like.
             let name = &self.handle.name;
-            tracing::info!(mount = %name, "mount {name}: what its store has still to tell may be lost: {error}");
+            tracing::debug!(mount = %name, "mount {name}: what its store has still to tell may be lost: {error}");
         }
     }
 

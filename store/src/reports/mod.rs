@@ -5,6 +5,7 @@
 //! what nobody takes is counted.
 
 mod recent;
+mod told;
 mod waker;
 
 use std::{
@@ -24,6 +25,7 @@ use memcharge_policy::{
 };
 use rustix::rand::GetRandomFlags;
 
+pub(crate) use self::told::Told;
 use self::{recent::Recents, waker::Waker};
 use crate::{
     case::{Case, Obstacle},
@@ -91,47 +93,6 @@ struct Question {
     until: Instant,
     told: bool,
     verdict: Option<Verdict>,
-}
-
-/// Wakes the thread that talks to memcharged, if there is something to tell, when it is dropped: after the client has its
-/// answer, which need not wait for that.
-#[must_use]
-pub(crate) struct Told<'a> {
-    reports: Option<&'a Reports>,
-    /// Who is to be looked at, for which event, while they are still there.
-    who: Option<(EventId, u32, u32)>,
-}
-
-impl<'a> Told<'a> {
-    /// There is nothing to tell.
-    pub(crate) const NOTHING: Self = Self { reports: None, who: None };
-
-    fn soon(reports: &'a Reports) -> Self {
-        Self { reports: Some(reports), who: None }
-    }
-
-    /// Whether somebody is looked at.
-    pub(crate) fn looks(&self) -> bool {
-        self.who.is_some()
-    }
-
-    /// Nobody is looked at: that would take memory, and there is none.
-    pub(crate) fn unseen(mut self) -> Self {
-        self.who = None;
-        self
-    }
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        let Some(reports) = self.reports else { return };
-        if let Some((id, tid, uid)) = self.who
-            && let Some(charger) = reports.processes.charger(tid, uid)
-        {
-            reports.lock().identify(id, &charger);
-        }
-        reports.waker.soon();
-    }
 }
 
 impl Reports {
